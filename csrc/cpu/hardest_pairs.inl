@@ -1,0 +1,292 @@
+// Batch-hard mining: per row the farthest row of its class and the nearest row of another class.
+//
+// Negatives: tiles of the product form, score = x.y - (|x|^2 + |y|^2) / 2 = -d^2 / 2 (dot and cosine: the product; manhattan: -sum |x - y|), so one
+// fma an element. Mining a batch against itself visits the upper triangle only: the score of (i, j) serves row i and row j. Per row only the
+// best value and its index are kept: O(N). A tile's vector is compared with the best of its row and with the bests of its columns, two
+// compares; only a vector that beats one of them is looked at further (a row's best is beaten about ln N times), label compare included.
+// Each thread meets the candidates of a row in ascending order, so a strict compare keeps the lowest index; the threads' results are merged
+// by (value, index), which does not depend on who did what.
+//
+// Positives: only K - 1 a row, found through lists of each class, by exact differences: tight classes are not mined from
+// cancellation noise.
+//
+// Rows whose norm overflows, or that hold an infinity, never win above; an anchor left without a negative is then searched exactly.
+
+// Rows grouped by label: members of class c are member[start[c]] .. member[start[c + 1] - 1], ascending.
+class Classes {
+ public:
+  Classes(const int64_t* labels, int64_t rows) : id(rows), member(rows), start(rows + 1), label(rows), slots_(slot_count(rows)), table_(slots_) {
+    std::fill(table_.get(), table_.get() + slots_, -1);
+    Buffer<int64_t> next(rows + 1);
+    for (int64_t i = 0; i < rows; ++i) {
+      const int64_t at = slot(labels[i]);
+      if (table_[at] < 0) {
+        label[count] = labels[i];
+        next[count] = 0;
+        table_[at] = static_cast<int32_t>(count++);
+      }
+      id[i] = table_[at];
+      ++next[id[i]];
+    }
+    start[0] = 0;
+    for (int64_t c = 0; c < count; ++c) {
+      start[c + 1] = start[c] + next[c];
+      next[c] = start[c];
+    }
+    for (int64_t i = 0; i < rows; ++i) member[next[id[i]]++] = i;
+  }
+
+  // The class of a label, or -1.
+  int32_t find(int64_t value) const { return table_[slot(value)]; }
+
+  int64_t count = 0;
+  Buffer<int32_t> id;
+  Buffer<int64_t> member, start, label;
+
+ private:
+  static int64_t slot_count(int64_t rows) {
+    int64_t slots = 16;
+    while (slots < 2 * rows) slots *= 2;
+    return slots;
+  }
+  // Open addressing: where `value` is, or the free slot where it belongs.
+  int64_t slot(int64_t value) const {
+    const std::uint64_t mixed = static_cast<std::uint64_t>(value) * 0x9e3779b97f4a7c15u;
+    int64_t at = static_cast<int64_t>((mixed ^ (mixed >> 32)) & static_cast<std::uint64_t>(slots_ - 1));
+    while (table_[at] >= 0 && label[table_[at]] != value) at = (at + 1) & (slots_ - 1);
+    return at;
+  }
+  int64_t slots_;
+  Buffer<int32_t> table_;
+};
+
+// Best negative of each row so far.
+template <class T>
+struct Best {
+  explicit Best(int64_t rows) : value(rows), index(rows) {
+    std::fill(value.get(), value.get() + rows, -std::numeric_limits<T>::infinity());
+    std::fill(index.get(), index.get() + rows, int32_t(-1));
+  }
+  Buffer<T> value;
+  Buffer<int32_t> index;
+
+  void merge(int64_t row, T v, int32_t i) {
+    if (i >= 0 && (v > value[row] || (v == value[row] && i < index[row]) || index[row] < 0)) {
+      value[row] = v;
+      index[row] = i;
+    }
+  }
+};
+
+// One side of the product: rows packed for it, half squared norms subtracted from every score (NaN past the end: never a winner), classes.
+template <class T>
+struct MiningSide {
+  MiningSide(int64_t rows, int64_t depth, int width)
+      : padded(round_up(rows, width)), packed(padded * depth), offset(padded), id(padded) {}
+  int64_t padded;
+  Buffer<T> packed, offset;
+  Buffer<int32_t> id;
+};
+
+template <class S>
+inline Compute<S> mining_offset(const HardestPairs& p, const S* row) {
+  using T = Compute<S>;
+  if (p.metric != Metric::kEuclidean && p.metric != Metric::kSqEuclidean) return T(0);
+  const T norm = sum_over<T>(p.depth, [&](int64_t k, int n, auto sum) {
+    const auto v = load_lanes<T>(row, k, n);
+    return Simd<T>::fma(v, v, sum);
+  });
+  return norm / T(-2);
+}
+
+template <class S>
+inline void fill_side(const HardestPairs& p, const S* rows, int64_t count, const int32_t* id, int width, MiningSide<Compute<S>>& side) {
+  using T = Compute<S>;
+  for_chunks(count, p.threads, [&](int64_t, int64_t begin, int64_t end) {
+    pack<T>(rows, nullptr, begin, end, p.depth, width, side.packed.get() + begin * p.depth);
+    for (int64_t i = begin; i < end; ++i) {
+      side.offset[i] = mining_offset(p, rows + i * p.depth);
+      side.id[i] = id[i];
+    }
+  }, round_up(kRowChunk, width));
+  for (int64_t i = count; i < side.padded; ++i) {
+    side.offset[i] = std::numeric_limits<T>::quiet_NaN();
+    side.id[i] = -2;
+  }
+}
+
+// Updates the row's best from the lanes of `bits`: the largest, lowest lane first.
+template <class T>
+inline void take_row(const T* score, unsigned bits, int64_t row, int64_t first, Best<T>& best) {
+  for (; bits != 0; bits &= bits - 1) {
+    const int lane = __builtin_ctz(bits);
+    if (score[lane] > best.value[row]) {
+      best.value[row] = score[lane];
+      best.index[row] = static_cast<int32_t>(first + lane);
+    }
+  }
+}
+
+template <class T>
+inline void take_columns(const T* score, unsigned bits, int64_t row, int64_t first, Best<T>& best) {
+  for (; bits != 0; bits &= bits - 1) {
+    const int lane = __builtin_ctz(bits);
+    best.value[first + lane] = score[lane];
+    best.index[first + lane] = static_cast<int32_t>(row);
+  }
+}
+
+template <class Form, class T, bool kSymmetric>
+inline __attribute__((always_inline)) void mine_tile(const MiningSide<T>& x, const MiningSide<T>& y, int64_t i, int64_t j, int64_t depth,
+                                                     const T* weight, Best<T>& best) {
+  using L = Simd<T>;
+  Scores<Form, T> scores;
+  tile<Form, T>(x.packed.get() + i * depth, y.packed.get() + j * depth, weight, depth, scores);
+  const auto offset0 = L::load(y.offset.get() + j), offset1 = L::load(y.offset.get() + j + L::lanes);
+#pragma GCC unroll 16
+  for (int r = 0; r < Form::rows; ++r) {
+    const int64_t row = i + r;
+    const auto own = L::set1(x.offset[row]), threshold = L::set1(best.value[row]);
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; ++v) {
+      const int64_t first = j + v * L::lanes;
+      const auto score = scores[r][v] + (own + (v == 0 ? offset0 : offset1));
+      unsigned by_row = L::greater(score, threshold), by_column = 0;
+      if constexpr (kSymmetric) by_column = L::greater(score, L::load(best.value.get() + first));
+      if (__builtin_expect((by_row | by_column) != 0, 0)) {
+        const unsigned other = L::differs(y.id.get() + first, x.id[row]);
+        alignas(64) T values[L::lanes];
+        L::store(values, score);
+        take_row(values, by_row & other, row, first, best);
+        if constexpr (kSymmetric) take_columns(values, by_column & other, row, first, best);
+      }
+    }
+  }
+}
+
+// Rows and columns of one task: a block of rows that stays in L2, columns enough to amortise it.
+constexpr int64_t kMineRows = 192, kMineColumns = 2048;
+
+template <class Form, class T>
+void mine_negatives(const MiningSide<T>& x, const MiningSide<T>& y, bool symmetric, int64_t depth, const T* weight, int threads,
+                    Best<T>& best) {
+  constexpr int R = Form::rows, C = kColumns<T>;
+  // A whole number of groups and of panels, so that no panel straddles the diagonal block's edge.
+  const int64_t row_step = round_up(kMineRows, std::lcm(R, C)), row_tasks = (x.padded + row_step - 1) / row_step;
+  const int64_t column_tasks = (y.padded + kMineColumns - 1) / kMineColumns, tasks = row_tasks * column_tasks;
+  const int team = static_cast<int>(std::min<int64_t>(threads, tasks));
+  const int64_t rows = std::max(x.padded, symmetric ? y.padded : 0);
+  std::unique_ptr<std::unique_ptr<Best<T>>[]> bests(new std::unique_ptr<Best<T>>[team]);
+  for (int t = 0; t < team; ++t) bests[t].reset(new Best<T>(rows));
+#pragma omp parallel for schedule(monotonic : dynamic) num_threads(team) if (team > 1)
+  for (int64_t task = 0; task < tasks; ++task) {
+    Best<T>& mine = *bests[omp_get_thread_num()];
+    const int64_t i0 = task / column_tasks * row_step, i1 = std::min(x.padded, i0 + row_step);
+    const int64_t j0 = task % column_tasks * kMineColumns, j1 = std::min(y.padded, j0 + kMineColumns);
+    for (int64_t j = j0; j < j1; j += C) {
+      if (!symmetric) {
+        for (int64_t i = i0; i < i1; i += R) mine_tile<Form, T, false>(x, y, i, j, depth, weight, mine);
+      } else if (j >= i1) {
+        for (int64_t i = i0; i < i1; i += R) mine_tile<Form, T, true>(x, y, i, j, depth, weight, mine);
+      } else if (j + C > i0) {
+        for (int64_t i = i0; i < i1; i += R) mine_tile<Form, T, false>(x, y, i, j, depth, weight, mine);
+      }
+    }
+  }
+  for (int t = 0; t < team; ++t)
+    for (int64_t i = 0; i < rows; ++i) best.merge(i, bests[t]->value[i], bests[t]->index[i]);
+}
+
+// What decides among positives and in the exact search: larger is farther, never NaN for comparable rows.
+template <Metric M, class S>
+inline Compute<S> exact_distance(const S* x, const S* y, int64_t depth) {
+  return row_distance<M == Metric::kEuclidean ? Metric::kSqEuclidean : M, S>(x, y, depth);
+}
+
+template <Metric M, class S>
+struct Miner {
+  using T = Compute<S>;
+  const HardestPairs& p;
+  const S *x, *ref;
+  const Classes& classes;  // of ref
+
+  int64_t own(int64_t i) const { return p.self ? i : p.self_index != nullptr ? p.self_index[i] : -1; }
+  int32_t class_of(int64_t i) const { return p.self ? classes.id[i] : classes.find(p.labels[i]); }
+  T distance_to(int64_t i, int64_t j) const { return exact_distance<M, S>(x + i * p.depth, ref + j * p.depth, p.depth); }
+
+  void positive(int64_t i) const {
+    int64_t best = -1;
+    T farthest = 0;
+    const int32_t c = class_of(i);
+    for (int64_t m = c < 0 ? 0 : classes.start[c]; c >= 0 && m < classes.start[c + 1]; ++m) {
+      const int64_t j = classes.member[m];
+      if (j == own(i)) continue;
+      const T d = distance_to(i, j);
+      if (best < 0 ? d == d : d > farthest) {
+        best = j;
+        farthest = d;
+      }
+    }
+    p.positive[i] = best;
+  }
+
+  // The nearest row of another class by exact differences: for anchors that the product form could not serve.
+  int64_t search_negative(int64_t i) const {
+    const int32_t c = class_of(i);
+    if (c >= 0 && classes.count == 1) return -1;
+    if (holds_nan(i)) return -1;
+    int64_t best = -1;
+    T nearest = 0;
+    for (int64_t j = 0; j < p.ref_rows; ++j) {
+      if (classes.id[j] == c) continue;
+      const T d = distance_to(i, j);
+      if (best < 0 ? d == d : d < nearest) {
+        best = j;
+        nearest = d;
+      }
+    }
+    return best;
+  }
+
+  bool holds_nan(int64_t i) const {
+    bool nan = false;
+    for (int64_t k = 0; k < p.depth; ++k) nan |= is_nan(x[i * p.depth + k]);
+    return nan;
+  }
+
+  void finish(const Best<T>& best) const {
+    for_chunks(p.rows, p.threads, [&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        positive(i);
+        p.negative[i] = best.index[i] >= 0 ? best.index[i] : search_negative(i);
+      }
+    });
+  }
+};
+
+template <class Form, class S>
+void mine(const HardestPairs& p, const S* ref, const Classes& classes, const Compute<S>* weight, Best<Compute<S>>& best) {
+  using T = Compute<S>;
+  const S* x = static_cast<const S*>(p.x);
+  MiningSide<T> rows(p.rows, p.depth, Form::rows), columns(p.ref_rows, p.depth, kColumns<T>);
+  Buffer<int32_t> anchor_class(p.rows);
+  for (int64_t i = 0; i < p.rows; ++i) anchor_class[i] = p.self ? classes.id[i] : classes.find(p.labels[i]);
+  fill_side<S>(p, x, p.rows, anchor_class.get(), Form::rows, rows);
+  fill_side<S>(p, ref, p.ref_rows, classes.id.get(), kColumns<T>, columns);
+  mine_negatives<Form, T>(rows, columns, p.self, p.depth, weight, p.threads, best);
+}
+
+template <class S>
+struct HardestPairsKernel {
+  static void run(const HardestPairs& p) {
+    using T = Compute<S>;
+    const S *x = static_cast<const S*>(p.x), *ref = p.self ? x : static_cast<const S*>(p.ref);
+    const Classes classes(p.self ? p.labels : p.ref_labels, p.ref_rows);
+    Best<T> best(round_up(std::max(p.rows, p.ref_rows), std::lcm(kProductRows * kDifferenceRows, kColumns<T>)));
+    if (p.metric == Metric::kManhattan) mine<WeightedAbs, S>(p, ref, classes, Ones<T>(p.depth, T(-1)).get(), best);
+    else mine<Product, S>(p, ref, classes, nullptr, best);
+    for_metric(p.metric, [&](auto metric) { Miner<decltype(metric)::value, S>{p, x, ref, classes}.finish(best); });
+  }
+};
+
+void hardest_pairs(const HardestPairs& p) { by_dtype<HardestPairs, HardestPairsKernel>(p); }

@@ -1,0 +1,203 @@
+// One-shot look-up: the k best supports of each query, the score matrix never written; see tile.inl for the tiles.
+//
+// euclidean: score = q.s - |s|^2 / 2, the query's own norm changes no order. A vector of scores is compared once with the row's k-th
+// best, and only a vector that beats it is looked at: about k ln(S / k) times a row. Supports arrive in ascending order within a task, so a
+// strict compare keeps the lowest index; tasks are merged by (score, index). At the end the k winners are scored by exact differences.
+//
+// Limit: one fma an element (Koch and manhattan: three instructions); for one query, the bandwidth of the packed supports.
+
+// The packed supports: panels of kColumns rows, k-major, then one offset a row, NaN past the end.
+template <class T>
+inline int64_t packed_rows(int64_t supports) {
+  return round_up(supports, kColumns<T>);
+}
+
+template <class S>
+inline Compute<S> support_offset(Metric metric, const S* row, int64_t depth) {
+  using T = Compute<S>;
+  if (metric != Metric::kEuclidean && metric != Metric::kSqEuclidean) return T(0);
+  const T norm = sum_over<T>(depth, [&](int64_t k, int n, auto sum) {
+    const auto v = load_lanes<T>(row, k, n);
+    return Simd<T>::fma(v, v, sum);
+  });
+  return norm / T(-2);
+}
+
+template <class S>
+inline void support_offsets(Metric metric, const S* rows, int64_t depth, int64_t begin, int64_t end, Compute<S>* out) {
+  using T = Compute<S>;
+  for (int64_t j = begin; j < end; ++j) out[j - begin] = support_offset(metric, rows + j * depth, depth);
+  for (int64_t j = end; j < round_up(end, kColumns<T>); ++j) out[j - begin] = std::numeric_limits<T>::quiet_NaN();
+}
+
+std::int64_t packed_bytes(const PackSupport& p) {
+  std::int64_t bytes = 0;
+  for_dtype(p.dtype, [&](auto storage) {
+    using T = Compute<decltype(storage)>;
+    bytes = packed_rows<T>(p.supports) * (p.depth + 1) * static_cast<int64_t>(sizeof(T));
+  });
+  return bytes;
+}
+
+template <class S>
+struct PackSupportKernel {
+  static void run(const PackSupport& p) {
+    using T = Compute<S>;
+    const S* s = static_cast<const S*>(p.s);
+    T *panels = static_cast<T*>(p.packed), *offsets = panels + packed_rows<T>(p.supports) * p.depth;
+    for_chunks(p.supports, p.threads, [&](int64_t, int64_t begin, int64_t end) {
+      pack<T>(s, nullptr, begin, end, p.depth, kColumns<T>, panels + begin * p.depth);
+      support_offsets(p.metric, s, p.depth, begin, end, offsets + begin);
+    });
+  }
+};
+
+void pack_support(const PackSupport& p) { by_dtype<PackSupport, PackSupportKernel>(p); }
+
+// The k best of some rows, best first; index -1 where there are fewer.
+template <class T>
+struct TopK {
+  TopK(int64_t rows, int64_t k) : k(k), score(rows * k), index(rows * k) {}
+  int64_t k;
+  Buffer<T> score;
+  Buffer<int64_t> index;
+
+  void clear(int64_t rows) {
+    std::fill(score.get(), score.get() + rows * k, -std::numeric_limits<T>::infinity());
+    std::fill(index.get(), index.get() + rows * k, int64_t(-1));
+  }
+  T threshold(int64_t row) const { return score[row * k + k - 1]; }
+  bool full(int64_t row) const { return index[row * k + k - 1] >= 0; }
+
+  // In order of score, then of index; a row that is not full takes anything.
+  void insert(int64_t row, T s, int64_t j) {
+    T* scores = score.get() + row * k;
+    int64_t* indices = index.get() + row * k;
+    const auto before = [&](int64_t at) { return indices[at] < 0 || scores[at] < s || (scores[at] == s && indices[at] > j); };
+    int64_t at = k;
+    for (; at > 0 && before(at - 1); --at) {
+      if (at == k) continue;
+      scores[at] = scores[at - 1];
+      indices[at] = indices[at - 1];
+    }
+    if (at == k) return;
+    scores[at] = s;
+    indices[at] = j;
+  }
+};
+
+template <class Form, class S>
+struct LookUp {
+  using T = Compute<S>;
+  using L = Simd<T>;
+  const NearestSupport& p;
+  const S *q, *s;
+  const T* weight;
+
+  T exact(int64_t i, int64_t j) const {
+    const S *x = q + i * p.depth, *y = s + j * p.depth;
+    if (p.metric == Metric::kKoch) return *static_cast<const T*>(p.bias) + l1_logit(x, y, weight, p.depth);
+    T distance = 0;
+    for_metric(p.metric, [&](auto metric) { distance = row_distance<decltype(metric)::value, S>(x, y, p.depth); });
+    return p.metric == Metric::kCosine ? T(1) - distance : -distance;
+  }
+
+  struct Scratch {
+    Scratch(const Split& split, int64_t depth) : tiles(split, depth), offsets(TaskScratch<Form, S>::panels_in_flight(depth) * kColumns<T>) {}
+    TaskScratch<Form, S> tiles;
+    Buffer<T> offsets;
+    std::unique_ptr<TopK<T>> best;
+  };
+
+  // Vectors of one tile that beat a row's k-th best.
+  void take(const Scores<Form, T>& scores, const T* offsets, int64_t row, int rows, int64_t j, TopK<T>& best) const {
+    for (int r = 0; r < rows; ++r) {
+      for (int v = 0; v < 2; ++v) {
+        const auto score = scores[r][v] + L::load(offsets + v * L::lanes);
+        unsigned bits = L::greater(score, L::set1(best.threshold(row + r)));
+        if (__builtin_expect(bits == 0, 1)) continue;
+        alignas(64) T values[L::lanes];
+        L::store(values, score);
+        for (; bits != 0; bits &= bits - 1) {
+          const int lane = __builtin_ctz(bits);
+          if (values[lane] > best.threshold(row + r)) best.insert(row + r, values[lane], j + v * L::lanes + lane);
+        }
+      }
+    }
+  }
+
+  void search(const Split& split, int64_t task, Scratch& scratch, TopK<T>& found, omp_lock_t* locks) const {
+    const Range rows = split.rows(task, p.queries), columns = split.columns(task, p.supports);
+    const T *packed = static_cast<const T*>(p.packed), *all_offsets = packed + (packed != nullptr ? packed_rows<T>(p.supports) * p.depth : 0);
+    const Operands<S> operands = {q, s, p.depth, weight, nullptr, packed};
+    TopK<T>& best = *scratch.best;
+    best.clear(rows.end - rows.begin);
+    const T* offsets = nullptr;
+    int64_t entered = 0;
+    const auto enter = [&](int64_t begin, int64_t end) {
+      if (packed == nullptr) support_offsets(p.metric, s, p.depth, begin, end, scratch.offsets.get());
+      offsets = packed != nullptr ? all_offsets + begin : scratch.offsets.get();
+      entered = begin;
+    };
+    for_tiles<Form, S>(operands, rows, columns, scratch.tiles, enter, [&](int64_t i, int64_t j, auto& scores) {
+      take(scores, offsets + (j - entered), i - rows.begin, static_cast<int>(std::min<int64_t>(Form::rows, rows.end - i)), j, best);
+    });
+    omp_set_lock(&locks[task / split.column_tasks]);
+    for (int64_t i = rows.begin; i < rows.end; ++i)
+      for (int64_t n = 0; n < p.k; ++n) {
+        const int64_t at = (i - rows.begin) * p.k + n;
+        if (best.index[at] >= 0) found.insert(i, best.score[at], best.index[at]);
+      }
+    omp_unset_lock(&locks[task / split.column_tasks]);
+  }
+
+  // Scores the winners exactly and puts them in that order. A row that is not full meets every support: scores of -inf never win above.
+  void finish(TopK<T>& found) const {
+    T* scores = static_cast<T*>(p.scores);
+    for_chunks(p.queries, p.threads, [&](int64_t, int64_t begin, int64_t end) {
+      TopK<T> exactly(1, p.k);
+      for (int64_t i = begin; i < end; ++i) {
+        exactly.clear(1);
+        const bool search_all = p.supports > 0 && found.index[i * p.k + std::min(p.k, p.supports) - 1] < 0;
+        const int64_t candidates = search_all ? p.supports : p.k;
+        for (int64_t n = 0; n < candidates; ++n) {
+          const int64_t j = search_all ? n : found.index[i * p.k + n];
+          if (j < 0) continue;
+          const T score = exact(i, j);
+          if (score == score) exactly.insert(0, score, j);
+        }
+        std::copy(exactly.score.get(), exactly.score.get() + p.k, scores + i * p.k);
+        std::copy(exactly.index.get(), exactly.index.get() + p.k, p.indices + i * p.k);
+      }
+    });
+  }
+
+  void run() const {
+    TopK<T> found(p.queries, p.k);
+    found.clear(p.queries);
+    if (p.queries > 0 && p.supports > 0) {
+      const Split s = split<Form, T>(p.queries, p.supports, p.depth, p.threads);
+      std::unique_ptr<omp_lock_t[]> locks(new omp_lock_t[s.row_tasks]);
+      for (int64_t i = 0; i < s.row_tasks; ++i) omp_init_lock(&locks[i]);
+      for_tasks<Scratch>(
+          s, p.depth, p.threads, [&](Scratch& scratch) { scratch.best.reset(new TopK<T>(std::min(s.row_step, p.queries), p.k)); },
+          [&](int64_t task, Scratch& scratch) { search(s, task, scratch, found, locks.get()); });
+      for (int64_t i = 0; i < s.row_tasks; ++i) omp_destroy_lock(&locks[i]);
+    }
+    finish(found);
+  }
+};
+
+template <class S>
+struct NearestSupportKernel {
+  static void run(const NearestSupport& p) {
+    using T = Compute<S>;
+    const Ones<T> minus(p.metric == Metric::kManhattan ? p.depth : 0, T(-1));
+    const S *q = static_cast<const S*>(p.q), *s = static_cast<const S*>(p.s);
+    if (p.metric == Metric::kManhattan) LookUp<WeightedAbs, S>{p, q, s, minus.get()}.run();
+    else if (p.metric == Metric::kKoch) LookUp<WeightedAbs, S>{p, q, s, static_cast<const T*>(p.weight)}.run();
+    else LookUp<Product, S>{p, q, s, nullptr}.run();
+  }
+};
+
+void nearest_support(const NearestSupport& p) { by_dtype<NearestSupport, NearestSupportKernel>(p); }

@@ -1,0 +1,75 @@
+// Work along one row: vectors run along k. Every reduction over k goes through `sum_over`, so the value of a row, or of a pair of rows, is
+// the same bits whatever batch it stands in.
+
+// Rows a thread takes at a time, and the fixed length of partial sums across rows: never a function of the thread count.
+constexpr int64_t kRowChunk = 256;
+
+// sum_k term(k, n): term returns the vector of elements k..k+n-1, lanes past n zero. Four accumulators hide the latency of the addition.
+template <class T, class F>
+inline T sum_over(int64_t depth, F&& term) {
+  using S = Simd<T>;
+  constexpr int L = S::lanes;
+  typename S::V a = S::zero(), b = S::zero(), c = S::zero(), d = S::zero();
+  int64_t k = 0;
+  for (; k + 4 * L <= depth; k += 4 * L) {
+    a = term(k, L, a);
+    b = term(k + L, L, b);
+    c = term(k + 2 * L, L, c);
+    d = term(k + 3 * L, L, d);
+  }
+  for (; k + L <= depth; k += L) a = term(k, L, a);
+  if (k < depth) b = term(k, static_cast<int>(depth - k), b);
+  return S::sum((a + b) + (c + d));
+}
+
+// Loads lanes k..k+n-1 of a row; n is a compile-time L on the main path once inlined.
+template <class T, class S>
+inline typename Simd<T>::V load_lanes(const S* row, int64_t k, int n) {
+  return n == Simd<T>::lanes ? Simd<T>::load(row + k) : Simd<T>::load(row + k, n);
+}
+
+template <class T, class S>
+inline void store_lanes(S* row, int64_t k, int n, typename Simd<T>::V v) {
+  n == Simd<T>::lanes ? Simd<T>::store(row + k, v) : Simd<T>::store(row + k, v, n);
+}
+
+// Whether `bytes` written in all, to arrays of rows of `row_bytes`, are worth writing past the caches: a store then needs no read of its line,
+// but nothing of what was written is left in a cache for the reader. Streamed rows are aligned.
+constexpr int64_t kStreamBytes = 1 << 25;
+
+template <class... Pointers>
+inline bool streams(int64_t bytes, int64_t row_bytes, Pointers... pointers) {
+  return bytes >= kStreamBytes && ((reinterpret_cast<std::uintptr_t>(pointers) | ...) | static_cast<std::uintptr_t>(row_bytes)) % 64 == 0;
+}
+
+template <bool kStream, class T, class S>
+inline void write_lanes(S* row, int64_t k, int n, typename Simd<T>::V v) {
+  if constexpr (kStream) {
+    if (n == Simd<T>::lanes) return Simd<T>::stream(row + k, v);
+  }
+  store_lanes<T>(row, k, n, v);
+}
+
+// Runs f(k, n) over the lanes of a row.
+template <class T, class F>
+inline void for_lanes(int64_t depth, F&& f) {
+  constexpr int L = Simd<T>::lanes;
+  int64_t k = 0;
+  for (; k + L <= depth; k += L) f(k, L);
+  if (k < depth) f(k, static_cast<int>(depth - k));
+}
+
+// Runs f(chunk, begin, end) over fixed chunks of rows on `threads` threads.
+template <class F>
+inline void for_chunks(int64_t rows, int threads, F&& f, int64_t length = kRowChunk) {
+  const int64_t chunks = (rows + length - 1) / length;
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (chunks > 1 && threads > 1)
+  for (int64_t c = 0; c < chunks; ++c) f(c, c * length, std::min(rows, (c + 1) * length));
+}
+
+inline int64_t chunk_count(int64_t rows) { return (rows + kRowChunk - 1) / kRowChunk; }
+
+inline bool is_nan(float x) { return x != x; }
+inline bool is_nan(double x) { return x != x; }
+inline bool is_nan(Half x) { return (x.bits & 0x7fff) > 0x7c00; }
+inline bool is_nan(BFloat x) { return (x.bits & 0x7fff) > 0x7f80; }

@@ -1,0 +1,100 @@
+// AVX-512 (F, BW, VL, DQ). Included inside the namespace of one instruction set, under its target pragma.
+//
+//   instruction          Zen 4 (per cycle)   Skylake-X (per cycle)
+//   vfmadd zmm           1                   2 (two units), 1 on smaller parts
+//   vaddps/vsubps zmm    1                   2
+//   vmaxps zmm           1                   2
+//   vandps zmm           2                   2 (ports 0, 5)
+//   load zmm             1                   2
+//   vfixupimmps zmm      1                   1
+
+template <class T>
+struct Simd;
+
+template <>
+struct Simd<float> {
+  using V = __m512;
+  static constexpr int lanes = 16;
+  static __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+
+  static V zero() { return _mm512_setzero_ps(); }
+  static V set1(float x) { return _mm512_set1_ps(x); }
+  static V load(const float* p) { return _mm512_loadu_ps(p); }
+  static V load(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
+  static V load(const Half* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  static V load(const Half* p, int n) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(n), p)); }
+  static V load(const BFloat* p) { return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  static V load(const BFloat* p, int n) { return widen(_mm256_maskz_loadu_epi16(first(n), p)); }
+  static void store(float* p, V v) { _mm512_storeu_ps(p, v); }
+  static void store(float* p, V v, int n) { _mm512_mask_storeu_ps(p, first(n), v); }
+  static void store(Half* p, V v) { store(p, v, lanes); }
+  static void store(Half* p, V v, int n) {
+    _mm256_mask_storeu_epi16(p, first(n), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+  static void store(BFloat* p, V v) { store(p, v, lanes); }
+  static void store(BFloat* p, V v, int n) { _mm256_mask_storeu_epi16(p, first(n), narrow(v)); }
+  // Past the caches, for arrays larger than they are: p is aligned to the stored vector, `fence` before others read.
+  static void stream(float* p, V v) { _mm512_stream_ps(p, v); }
+  static void stream(Half* p, V v) { stream(p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)); }
+  static void stream(BFloat* p, V v) { stream(p, narrow(v)); }
+  static void fence() { _mm_sfence(); }
+
+  static V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+  static V max(V a, V b) { return _mm512_max_ps(a, b); }
+  static V abs(V a) { return _mm512_abs_ps(a); }
+  static V sign(V a) { return _mm512_fixupimm_ps(a, a, _mm512_set1_epi32(static_cast<int>(0xA9A9A888u)), 0); }
+  static V sqrt(V v) { return _mm512_sqrt_ps(v); }
+  // Keeps a loaded vector in its register: the compiler would fold the load into each multiply-add that uses it.
+  static V pin(V v) {
+    asm("" : "+v"(v));
+    return v;
+  }
+  static float sum(V v) { return _mm512_reduce_add_ps(v); }
+  static unsigned greater(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+  static unsigned differs(const std::int32_t* p, std::int32_t id) {
+    return _mm512_cmpneq_epi32_mask(_mm512_loadu_si512(p), _mm512_set1_epi32(id));
+  }
+
+ private:
+  template <class S>
+  static void stream(S* p, __m256i bits) { _mm256_stream_si256(reinterpret_cast<__m256i*>(p), bits); }
+  static V widen(__m256i bits) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16)); }
+  static __m256i narrow(V v) {
+    const __m512i bits = _mm512_castps_si512(v), one = _mm512_set1_epi32(1);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one);
+    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(bits, odd), _mm512_set1_epi32(0x7fff)), 16);
+    const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc0)));
+  }
+};
+
+template <>
+struct Simd<double> {
+  using V = __m512d;
+  static constexpr int lanes = 8;
+  static __mmask8 first(int n) { return static_cast<__mmask8>((1u << n) - 1u); }
+
+  static V zero() { return _mm512_setzero_pd(); }
+  static V set1(double x) { return _mm512_set1_pd(x); }
+  static V load(const double* p) { return _mm512_loadu_pd(p); }
+  static V load(const double* p, int n) { return _mm512_maskz_loadu_pd(first(n), p); }
+  static void store(double* p, V v) { _mm512_storeu_pd(p, v); }
+  static void store(double* p, V v, int n) { _mm512_mask_storeu_pd(p, first(n), v); }
+  static void stream(double* p, V v) { _mm512_stream_pd(p, v); }
+  static void fence() { _mm_sfence(); }
+
+  static V fma(V a, V b, V c) { return _mm512_fmadd_pd(a, b, c); }
+  static V max(V a, V b) { return _mm512_max_pd(a, b); }
+  static V abs(V a) { return _mm512_abs_pd(a); }
+  static V sign(V a) { return _mm512_fixupimm_pd(a, a, _mm512_set1_epi64(0xA9A9A888), 0); }
+  static V sqrt(V v) { return _mm512_sqrt_pd(v); }
+  static V pin(V v) {
+    asm("" : "+v"(v));
+    return v;
+  }
+  static double sum(V v) { return _mm512_reduce_add_pd(v); }
+  static unsigned greater(V a, V b) { return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ); }
+  static unsigned differs(const std::int32_t* p, std::int32_t id) {
+    return _mm256_cmpneq_epi32_mask(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_set1_epi32(id));
+  }
+};

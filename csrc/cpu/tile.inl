@@ -1,0 +1,232 @@
+// All pairs on tiles: R rows of x against two vectors of columns (rows of y), accumulated over k in registers.
+//
+// Layout. Rows are packed in groups of R, columns in panels of kColumns, both k-major: element k of row r of a group is a[k * R + r]. The
+// row element is broadcast, the columns are vectors, so one step over k costs two vector loads and R broadcasts for 2 R accumulators.
+// R is set per instruction set so that accumulators, operands and temporaries fit the registers (24 accumulators of 32 on AVX-512, 12 of 16
+// on AVX2). Rows and columns past the end are zero.
+//
+// Instructions an element: product 1 (fma), square difference 2 (sub, fma), weighted |difference| 3 (sub, and, fma), weighted maximum 2.
+//
+// Each (i, j) has its own accumulator and the same order over k whatever tile it falls in, so a score is the same bits in any batch. The
+// accumulator is folded every kFold terms: one running fp32 sum over D = 8192 loses two digits.
+
+constexpr int64_t kFold = 256;
+
+template <class T>
+constexpr int kColumns = 2 * Simd<T>::lanes;
+
+struct Product {
+  static constexpr int rows = kProductRows;
+  static constexpr bool weighted = false;
+  template <class L, class V>
+  static V step(V sum, V a, V b, V) { return L::fma(a, b, sum); }
+};
+
+struct SquareDifference {
+  static constexpr int rows = kDifferenceRows;
+  static constexpr bool weighted = false;
+  template <class L, class V>
+  static V step(V sum, V a, V b, V) {
+    const V difference = a - b;
+    return L::fma(difference, difference, sum);
+  }
+};
+
+struct WeightedAbs {
+  static constexpr int rows = kDifferenceRows;
+  static constexpr bool weighted = true;
+  template <class L, class V>
+  static V step(V sum, V a, V b, V w) { return L::fma(L::abs(a - b), w, sum); }
+};
+
+struct WeightedMax {
+  static constexpr int rows = kDifferenceRows;
+  static constexpr bool weighted = true;
+  template <class L, class V>
+  static V step(V sum, V a, V b, V w) { return L::fma(L::max(a, b), w, sum); }
+};
+
+template <class Form, class T>
+using Scores = typename Simd<T>::V[Form::rows][2];
+
+template <class Form, class T>
+inline __attribute__((always_inline)) void accumulate(const T* a, const T* b, const T* weight, int64_t depth, Scores<Form, T>& out) {
+  using L = Simd<T>;
+  constexpr int R = Form::rows;
+  Scores<Form, T> sum;  // a local that nothing can alias: the compiler keeps it in registers
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) sum[r][0] = sum[r][1] = L::zero();
+  for (int64_t k = 0; k < depth; ++k) {
+    const auto b0 = L::pin(L::load(b)), b1 = L::pin(L::load(b + L::lanes));
+    const auto w = Form::weighted ? L::set1(weight[k]) : L::zero();
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const auto element = L::set1(a[r]);
+      sum[r][0] = Form::template step<L>(sum[r][0], element, b0, w);
+      sum[r][1] = Form::template step<L>(sum[r][1], element, b1, w);
+    }
+    a += R;
+    b += kColumns<T>;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    out[r][0] = sum[r][0];
+    out[r][1] = sum[r][1];
+  }
+}
+
+// The scores of one tile: group `a` against panel `b`. One function for each form and type, never inlined: the call and the 2 R vectors
+// through L1 cost about one percent at D = 128, a copy in every caller would triple the compile time.
+template <class Form, class T>
+__attribute__((noinline)) void tile(const T* a, const T* b, const T* weight, int64_t depth, Scores<Form, T>& total) {
+  accumulate<Form, T>(a, b, weight, std::min(depth, kFold), total);
+  for (int64_t k = kFold; k < depth; k += kFold) {
+    Scores<Form, T> sum;
+    accumulate<Form, T>(a + k * Form::rows, b + k * kColumns<T>, weight + (Form::weighted ? k : 0), std::min(depth - k, kFold), sum);
+    for (int r = 0; r < Form::rows; ++r)
+      for (int v = 0; v < 2; ++v) total[r][v] += sum[r][v];
+  }
+}
+
+// Uninitialised scratch, aligned to a cache line.
+template <class T>
+class Buffer {
+ public:
+  explicit Buffer(int64_t count) : data_(static_cast<T*>(::operator new(static_cast<std::size_t>(count) * sizeof(T) + 64, kAlign))) {}
+  ~Buffer() { ::operator delete(data_, kAlign); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  T* get() const { return data_; }
+  T& operator[](int64_t i) const { return data_[i]; }
+
+ private:
+  static constexpr std::align_val_t kAlign{64};
+  T* data_;
+};
+
+inline int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+// Packs rows begin..end-1 of x (through `order` if given) in units of `width` rows, k-major, zero past the end.
+template <class T, class S>
+inline void pack(const S* x, const int64_t* order, int64_t begin, int64_t end, int64_t depth, int width, T* out) {
+  constexpr int L = Simd<T>::lanes;
+  for (int64_t unit = begin; unit < end; unit += width, out += depth * width) {
+    const int filled = static_cast<int>(std::min<int64_t>(width, end - unit));
+    if (filled < width) std::memset(out, 0, static_cast<std::size_t>(depth * width) * sizeof(T));
+    for_lanes<T>(depth, [&](int64_t k, int n) {
+      for (int r = 0; r < filled; ++r) {
+        const int64_t row = order != nullptr ? order[unit + r] : unit + r;
+        alignas(64) T lanes[L];
+        Simd<T>::store(lanes, load_lanes<T>(x + row * depth, k, n));
+        T* to = out + k * width + r;
+        for (int i = 0; i < n; ++i) to[i * width] = lanes[i];
+      }
+    });
+  }
+}
+
+// Rows and columns that one task covers, and how tasks share a matrix of scores. Blocking follows size and threads; arithmetic never does.
+struct Range {
+  int64_t begin, end;
+};
+
+constexpr int64_t kGroupBytes = 512 * 1024;  // packed rows of a task: half an L2
+constexpr int64_t kPanelBytes = 128 * 1024;  // packed columns in flight
+
+struct Split {
+  int64_t row_step, column_step, row_tasks, column_tasks;
+  Range rows(int64_t task, int64_t count) const { return step(task / column_tasks, row_step, count); }
+  Range columns(int64_t task, int64_t count) const { return step(task % column_tasks, column_step, count); }
+  static Range step(int64_t i, int64_t length, int64_t count) { return {i * length, std::min(count, (i + 1) * length)}; }
+};
+
+template <class Form, class T>
+inline Split split(int64_t rows, int64_t columns, int64_t depth, int threads) {
+  const int64_t row_bytes = depth * static_cast<int64_t>(sizeof(T));
+  Split s;
+  s.row_step = round_up(std::max<int64_t>(kGroupBytes / row_bytes, 96), Form::rows);
+  s.row_tasks = std::max<int64_t>((rows + s.row_step - 1) / s.row_step, 1);
+  const int64_t wanted = threads == 1 ? 1 : 4 * threads;
+  const int64_t parts = std::max<int64_t>((wanted + s.row_tasks - 1) / s.row_tasks, 1);
+  s.column_step = round_up(std::max<int64_t>((columns + parts - 1) / parts, 512), kColumns<T>);
+  s.column_tasks = std::max<int64_t>((columns + s.column_step - 1) / s.column_step, 1);
+  if (s.row_tasks * s.column_tasks < wanted && rows > 96) {
+    const int64_t pieces = (wanted + s.column_tasks - 1) / s.column_tasks;
+    s.row_step = round_up(std::max<int64_t>((rows + pieces - 1) / pieces, 96), Form::rows);
+    s.row_tasks = (rows + s.row_step - 1) / s.row_step;
+  }
+  return s;
+}
+
+// The packing scratch of one task.
+template <class Form, class S>
+struct TaskScratch {
+  using T = Compute<S>;
+  static int64_t panels_in_flight(int64_t depth) {
+    return std::max<int64_t>(kPanelBytes / (depth * kColumns<T> * static_cast<int64_t>(sizeof(T))), 1);
+  }
+  TaskScratch(const Split& s, int64_t depth)
+      : groups(round_up(s.row_step, Form::rows) * depth), panels(panels_in_flight(depth) * kColumns<T> * depth) {}
+  Buffer<T> groups, panels;
+};
+
+// Runs f(task, scratch) for every task on `threads` threads, each with scratch of its own, made and prepared before they start.
+template <class Scratch, class Prepare, class F>
+inline void for_tasks(const Split& s, int64_t depth, int threads, Prepare&& prepare, F&& f) {
+  const int64_t tasks = s.row_tasks * s.column_tasks;
+  const int team = static_cast<int>(std::min<int64_t>(threads, tasks));
+  std::unique_ptr<std::unique_ptr<Scratch>[]> scratch(new std::unique_ptr<Scratch>[team]);
+  for (int t = 0; t < team; ++t) {
+    scratch[t].reset(new Scratch(s, depth));
+    prepare(*scratch[t]);
+  }
+#pragma omp parallel for schedule(monotonic : dynamic) num_threads(team) if (team > 1)
+  for (int64_t task = 0; task < tasks; ++task) f(task, *scratch[omp_get_thread_num()]);
+}
+
+template <class Scratch, class F>
+inline void for_tasks(const Split& s, int64_t depth, int threads, F&& f) {
+  for_tasks<Scratch>(s, depth, threads, [](Scratch&) {}, f);
+}
+
+// Weights of one, by which the manhattan distance is a Koch sum.
+template <class T>
+class Ones : public Buffer<T> {
+ public:
+  explicit Ones(int64_t count, T value = 1) : Buffer<T>(count) { std::fill(this->get(), this->get() + count, value); }
+};
+
+template <class S>
+struct Operands {
+  using T = Compute<S>;
+  const S *x, *y;
+  int64_t depth;
+  const T* weight;
+  const int64_t* order;  // of the columns, or null
+  const T* packed;       // panels of all columns, or null: packed on the way
+};
+
+// Every tile of rows x columns: visit(first row, first column, scores). For one row, columns come in ascending order.
+// enter(begin, end) is called before the first tile of each block of columns in flight.
+template <class Form, class S, class Enter, class Visit>
+inline void for_tiles(const Operands<S>& o, Range rows, Range columns, TaskScratch<Form, S>& scratch, Enter&& enter, Visit&& visit) {
+  using T = Compute<S>;
+  constexpr int R = Form::rows, C = kColumns<T>;
+  const int64_t in_flight = TaskScratch<Form, S>::panels_in_flight(o.depth) * C;
+  pack<T>(o.x, nullptr, rows.begin, rows.end, o.depth, R, scratch.groups.get());
+  for (int64_t c = columns.begin; c < columns.end; c += in_flight) {
+    const int64_t stop = std::min(columns.end, c + in_flight);
+    const T* panels = o.packed != nullptr ? o.packed + c * o.depth : scratch.panels.get();
+    if (o.packed == nullptr) pack<T>(o.y, o.order, c, stop, o.depth, C, scratch.panels.get());
+    enter(c, stop);
+    for (int64_t i = rows.begin; i < rows.end; i += R) {
+      const T* group = scratch.groups.get() + (i - rows.begin) * o.depth;
+      for (int64_t j = c; j < stop; j += C) {
+        Scores<Form, T> scores;
+        tile<Form, T>(group, panels + (j - c) * o.depth, o.weight, o.depth, scores);
+        visit(i, j, scores);
+      }
+    }
+  }
+}
+

@@ -1,0 +1,151 @@
+// What crosses the boundary: one plain struct per native operation, pointers and sizes only.
+//
+// Matrices are contiguous, row-major. `dtype` names the type of the embeddings and of their gradients; every other floating array is of the
+// arithmetic type (double for float64, float otherwise). Rows of the cosine metric have length one or zero.
+#pragma once
+
+#include <cstdint>
+
+#include "dtype.h"
+
+namespace siamese_fast {
+
+enum class Metric : int { kEuclidean = 0, kSqEuclidean = 1, kCosine = 2, kDot = 3, kManhattan = 4, kKoch = 5 };
+enum class Hinge : int { kRelu = 0, kSoftplus = 1 };
+enum class Reduction : int { kNone = 0, kMean = 1, kSum = 2, kMeanNonzero = 3 };
+
+struct Common {
+  Dtype dtype;
+  int threads;
+};
+
+// logits[b] = bias + sum_k weight[k] |h1[b,k] - h2[b,k]|
+struct L1Similarity : Common {
+  std::int64_t rows, depth;
+  const void *h1, *h2, *weight, *bias;
+  void* logits;
+};
+
+// Gradients of the pairs' logits: grad [rows] in; grad_h1, grad_h2, grad_weight [depth], grad_bias [1] out.
+struct L1SimilarityBackward : Common {
+  std::int64_t rows, depth;
+  const void *grad, *h1, *h2, *weight;
+  void *grad_h1, *grad_h2, *grad_weight, *grad_bias;
+};
+
+// Binary cross-entropy of the pairs: loss ([rows] or [1]) and residual [rows] = d(reduced loss)/d(logit).
+struct L1SimilarityBce : Common {
+  std::int64_t rows, depth;
+  const void *h1, *h2, *weight, *bias, *target;
+  double pos_weight;
+  Reduction reduction;
+  void *loss, *residual;
+};
+
+// The same loss [1] and all its gradients in one pass over h1 and h2.
+struct L1SimilarityBceGrad : Common {
+  std::int64_t rows, depth;
+  const void *h1, *h2, *weight, *bias, *target;
+  double pos_weight;
+  Reduction reduction;
+  void *loss, *grad_h1, *grad_h2, *grad_weight, *grad_bias;
+};
+
+// distances[b] = d(x[b], y[b])
+struct Distance : Common {
+  Metric metric;
+  std::int64_t rows, depth;
+  const void *x, *y;
+  void* distances;
+};
+
+struct DistanceBackward : Common {
+  Metric metric;
+  std::int64_t rows, depth;
+  const void *grad, *x, *y, *distances;
+  void *grad_x, *grad_y;
+};
+
+// Triplets: losses of rows selected by index (a null index array selects row t; -1 means there is no such row).
+// anchor rows come from x [x_rows], positive and negative rows from tables of table_rows rows.
+// loss ([count], or [1]) , d_ap [count], d_an [count], scale [1] = 1 / the number of averaged triplets.
+struct TripletLoss : Common {
+  Metric metric;
+  Hinge hinge;
+  Reduction reduction;
+  double margin;
+  bool zero_positive;
+  std::int64_t count, depth, x_rows, table_rows;
+  const void *x, *positive_table, *negative_table;
+  const std::int64_t *anchor, *positive, *negative;
+  void *loss, *d_ap, *d_an, *scale;
+};
+
+// grad [count] is the gradient of each triplet's loss. By index (positive, negative not null): one writer per row of grad_x and grad_table
+// (null when the table is x itself: everything then goes to grad_x). By rows: grad_x, grad_positive, grad_negative [count, depth].
+struct TripletLossBackward : Common {
+  Metric metric;
+  Hinge hinge;
+  double margin;
+  bool zero_positive;
+  std::int64_t count, depth, x_rows, table_rows;
+  const void *grad, *x, *positive_table, *negative_table, *d_ap, *d_an;
+  const std::int64_t *anchor, *positive, *negative;
+  void *grad_x, *grad_table, *grad_positive, *grad_negative;
+};
+
+// out[i,j] = the distance of x[i] and y[j], or the Koch logit with weight and bias (exact: the sum of w|q-s|).
+struct Matrix : Common {
+  Metric metric;
+  bool exact;
+  std::int64_t rows, columns, depth;
+  const void *x, *y, *weight, *bias;
+  void* out;
+};
+
+// grad [rows, columns]; distances [rows, columns] for euclidean. Koch: grad_weight [depth] and grad_bias [1] too.
+struct MatrixBackward : Common {
+  Metric metric;
+  std::int64_t rows, columns, depth;
+  const void *grad, *x, *y, *weight, *distances;
+  void *grad_x, *grad_y, *grad_weight, *grad_bias;
+};
+
+// Hardest pairs of x among ref, or with `self` among x, never a row with itself (ref and ref_labels are then not read).
+// Indices are -1 where there is none. self_index may be null.
+struct HardestPairs : Common {
+  Metric metric;
+  bool self;
+  std::int64_t rows, ref_rows, depth;
+  const void *x, *ref;
+  const std::int64_t *labels, *ref_labels, *self_index;
+  std::int64_t *positive, *negative;
+};
+
+// Supports packed for the product, by pack_support: see pack.inl for the layout. Null when the rows are to be packed on the way.
+struct NearestSupport : Common {
+  Metric metric;
+  std::int64_t queries, supports, depth, k;
+  const void *q, *s, *packed, *weight, *bias;
+  void* scores;
+  std::int64_t* indices;
+};
+
+struct PackSupport : Common {
+  Metric metric;
+  std::int64_t supports, depth;
+  const void* s;
+  void* packed;
+};
+
+// scores [queries, classes]: the best or the mean score of each class's supports, -inf for a class without any.
+struct ClassScores : Common {
+  Metric metric;
+  bool mean;
+  std::int64_t queries, supports, depth, classes;
+  const void *q, *s, *weight, *bias;
+  const std::int64_t* class_index;
+  void* scores;
+};
+
+}  // namespace siamese_fast

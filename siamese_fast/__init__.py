@@ -1,0 +1,115 @@
+"""Siamese networks: losses and look-ups that never build the N x N matrix, and what stands on them.
+
+The operations are here at once; networks, losses, training and prediction are imported when first named.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from siamese_fast import backend
+from siamese_fast.ops import (
+    PreparedSupport,
+    batch_hard_triplet_loss,
+    class_scores,
+    distance,
+    distance_matrix,
+    hardest_pairs,
+    l1_similarity,
+    l1_similarity_bce,
+    l1_similarity_bce_grad,
+    l1_similarity_matrix,
+    nearest_support,
+    prepare_support,
+    similarity_matrix,
+    triplet_loss,
+)
+
+if TYPE_CHECKING:
+    from siamese_fast import data, evaluation, losses, network, ops, recipes
+    from siamese_fast.losses import (
+        BatchHardTripletLoss,
+        KochAllPairsLoss,
+        KochPairLoss,
+        KochSoftmaxLoss,
+        TripletLoss,
+    )
+    from siamese_fast.network import ConvEncoder, DistanceHead, KochHead, MLPEncoder, SiameseNetwork
+    from siamese_fast.prediction import OneShotClassifier
+    from siamese_fast.recipes import train_recipe
+    from siamese_fast.training import FitOptions, fit
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BatchHardTripletLoss",
+    "ConvEncoder",
+    "DistanceHead",
+    "FitOptions",
+    "KochAllPairsLoss",
+    "KochHead",
+    "KochPairLoss",
+    "KochSoftmaxLoss",
+    "MLPEncoder",
+    "OneShotClassifier",
+    "PreparedSupport",
+    "SiameseNetwork",
+    "TripletLoss",
+    "backend",
+    "batch_hard_triplet_loss",
+    "class_scores",
+    "data",
+    "distance",
+    "distance_matrix",
+    "evaluation",
+    "fit",
+    "hardest_pairs",
+    "l1_similarity",
+    "l1_similarity_bce",
+    "l1_similarity_bce_grad",
+    "l1_similarity_matrix",
+    "losses",
+    "nearest_support",
+    "network",
+    "ops",
+    "prepare_support",
+    "recipes",
+    "similarity_matrix",
+    "train_recipe",
+    "triplet_loss",
+]
+
+_HOME = {
+    "BatchHardTripletLoss": "losses",
+    "ConvEncoder": "network",
+    "DistanceHead": "network",
+    "FitOptions": "training",
+    "KochAllPairsLoss": "losses",
+    "KochHead": "network",
+    "KochPairLoss": "losses",
+    "KochSoftmaxLoss": "losses",
+    "MLPEncoder": "network",
+    "OneShotClassifier": "prediction",
+    "SiameseNetwork": "network",
+    "TripletLoss": "losses",
+    "fit": "training",
+    "train_recipe": "recipes",
+}
+_MODULES = ("data", "evaluation", "losses", "network", "prediction", "recipes", "training")
+
+backend.install()
+
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for one of these
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return importlib.import_module(f"siamese_fast.{name}")
+        if name not in _HOME:
+            raise AttributeError(f"module 'siamese_fast' has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"siamese_fast.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

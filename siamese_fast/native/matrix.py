@@ -1,0 +1,85 @@
+"""C++ kernels over all pairs of rows: `siamese_fast.ops.distance` (matrices) and `siamese_fast.ops.l1_similarity_matrix`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from siamese_fast.native._call import DTYPE, METRIC, address, compute_dtype, extension, threads
+
+
+def _write(metric: str, exact: bool, x: Tensor, y: Tensor, weight: Tensor | None, bias: Tensor | None, out: Tensor) -> None:
+    extension.matrix(
+        DTYPE[x.dtype],
+        threads(),
+        METRIC[metric],
+        exact,
+        x.shape[0],
+        y.shape[0],
+        x.shape[1],
+        x.data_ptr(),
+        y.data_ptr(),
+        address(weight),
+        address(bias),
+        out.data_ptr(),
+    )
+
+
+def _gradients(
+    metric: str, grad: Tensor, x: Tensor, y: Tensor, weight: Tensor | None, distances: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grad_x, grad_y = torch.empty_like(x), torch.empty_like(y)
+    grad_weight = grad.new_empty(0 if weight is None else x.shape[1])
+    grad_bias = grad.new_empty(())
+    extension.matrix_backward(
+        DTYPE[x.dtype],
+        threads(),
+        METRIC[metric],
+        x.shape[0],
+        y.shape[0],
+        x.shape[1],
+        grad.data_ptr(),
+        x.data_ptr(),
+        y.data_ptr(),
+        address(weight),
+        address(distances),
+        grad_x.data_ptr(),
+        grad_y.data_ptr(),
+        grad_weight.data_ptr(),
+        grad_bias.data_ptr(),
+    )
+    return grad_x, grad_y, grad_weight, grad_bias
+
+
+def distance_matrix(x: Tensor, y: Tensor, metric: str) -> Tensor:
+    x, y = x.contiguous(), y.contiguous()
+    out = x.new_empty(x.shape[0], y.shape[0], dtype=compute_dtype(x.dtype))
+    _write(metric, True, x, y, None, None, out)
+    return out
+
+
+def distance_matrix_backward(grad: Tensor, x: Tensor, y: Tensor, distances: Tensor, metric: str) -> tuple[Tensor, Tensor]:
+    return _gradients(metric, grad.contiguous(), x.contiguous(), y.contiguous(), None, distances.contiguous())[:2]
+
+
+def l1_similarity_matrix(q: Tensor, s: Tensor, weight: Tensor, bias: Tensor, exact: bool) -> Tensor:
+    out = weight.new_empty(q.shape[0], s.shape[0])
+    _write("koch", exact, q.contiguous(), s.contiguous(), weight.contiguous(), bias, out)
+    return out
+
+
+def l1_similarity_matrix_out(q: Tensor, s: Tensor, weight: Tensor, bias: Tensor, exact: bool, out: Tensor) -> None:
+    _write("koch", exact, q, s, weight, bias, out)
+
+
+def l1_similarity_matrix_backward(grad: Tensor, q: Tensor, s: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _gradients("koch", grad.contiguous(), q.contiguous(), s.contiguous(), weight.contiguous(), None)
+
+
+KERNELS = {
+    "distance_matrix": distance_matrix,
+    "distance_matrix_backward": distance_matrix_backward,
+    "l1_similarity_matrix": l1_similarity_matrix,
+    "l1_similarity_matrix_out": l1_similarity_matrix_out,
+    "l1_similarity_matrix_backward": l1_similarity_matrix_backward,
+}

@@ -1,0 +1,75 @@
+"""C++ kernels of look-up: `siamese_fast.ops.support`, `nearest_support` and `class_scores`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from siamese_fast.native._call import DTYPE, METRIC, address, compute_dtype, extension, threads
+
+
+def pack_support(rows: Tensor, metric: str) -> Tensor:
+    code, form = DTYPE[rows.dtype], METRIC[metric]
+    packed = torch.empty(extension.packed_bytes(code, form, *rows.shape), dtype=torch.uint8)
+    extension.pack_support(code, threads(), form, *rows.shape, rows.data_ptr(), packed.data_ptr())
+    return packed
+
+
+def nearest_support(
+    q: Tensor, s: Tensor, k: int, metric: str, weight: Tensor | None, bias: Tensor | None, packed: Tensor
+) -> tuple[Tensor, Tensor]:
+    code, form = DTYPE[q.dtype], METRIC[metric]
+    usable = packed.numel() == extension.packed_bytes(code, form, *s.shape) and packed.numel() > 0
+    scores = q.new_empty(q.shape[0], k, dtype=compute_dtype(q.dtype))
+    indices = torch.empty(q.shape[0], k, dtype=torch.int64)
+    extension.nearest_support(
+        code,
+        threads(),
+        form,
+        q.shape[0],
+        s.shape[0],
+        q.shape[1],
+        k,
+        q.data_ptr(),
+        s.data_ptr(),
+        packed.data_ptr() if usable else 0,
+        address(weight),
+        address(bias),
+        scores.data_ptr(),
+        indices.data_ptr(),
+    )
+    return scores, indices
+
+
+def class_scores(
+    q: Tensor,
+    s: Tensor,
+    class_index: Tensor,
+    num_classes: int,
+    metric: str,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    reduce: str,
+    packed: Tensor,
+) -> Tensor:
+    scores = q.new_empty(q.shape[0], num_classes, dtype=compute_dtype(q.dtype))
+    extension.class_scores(
+        DTYPE[q.dtype],
+        threads(),
+        METRIC[metric],
+        reduce == "mean",
+        q.shape[0],
+        s.shape[0],
+        q.shape[1],
+        num_classes,
+        q.data_ptr(),
+        s.data_ptr(),
+        address(weight),
+        address(bias),
+        class_index.data_ptr(),
+        scores.data_ptr(),
+    )
+    return scores
+
+
+KERNELS = {"pack_support": pack_support, "nearest_support": nearest_support, "class_scores": class_scores}

@@ -1,0 +1,297 @@
+"""Triplet losses: for anchor a, positive p and negative n, with violation v = d(a, p) - d(a, n) + margin,
+
+    hinge max(0, v),   smooth softplus(v),   soft margin (margin=None) softplus(d(a, p) - d(a, n)).
+
+`batch_hard_triplet_loss` mines the hardest pair of each anchor and evaluates just those: forward O(N^2 D)
+time in O(N D) memory, backward O(N D) time, since only N positive and N negative pairs carry gradient.
+Distances of the chosen pairs come from exact differences. Contributions to one row are grouped and summed in
+a fixed order: no atomics, same bits on every run and every thread count.
+
+Sources: Schroff, Kalenichenko, Philbin, "FaceNet", 2015; Hermans, Beyer, Leibe, "In Defense of the Triplet
+Loss", 2017.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from siamese_fast.ops import _checks as check
+from siamese_fast.ops import _metrics as metrics
+from siamese_fast.ops._define import Grads, define, differentiable
+from siamese_fast.ops.hardest_pairs import mine, mining_arguments
+from siamese_fast.ops.triplet_rows import (
+    averaging,
+    empty_outputs,
+    hinge_losses,
+    hinge_slopes,
+    reduced,
+    triplet_rows_loss,
+)
+
+REDUCTIONS = ("none", "mean", "sum", "mean_nonzero")
+NO_TRIPLET = ("skip", "zero_positive", "error")
+
+
+def batch_hard_triplet_loss(
+    x: Tensor,
+    labels: Tensor,
+    margin: float | None = 0.2,
+    *,
+    metric: str = "euclidean",
+    normalize: bool = False,
+    smooth: bool = False,
+    reduction: str = "mean",
+    no_triplet: str = "skip",
+    ref: Tensor | None = None,
+    ref_labels: Tensor | None = None,
+    self_index: Tensor | None = None,
+    return_valid: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Triplet loss over each anchor's hardest positive and hardest negative.
+
+    Args:
+        x: embeddings [N, D].
+        labels: [N], any integer or bool dtype.
+        margin: of the violation d_ap - d_an + margin; None for the soft margin softplus(d_ap - d_an).
+        metric: "euclidean", "sqeuclidean", "cosine" (1 - cosine), "dot" (violation s_an - s_ap + margin) or
+            "manhattan".
+        normalize: scale rows to length 1 first.
+        smooth: softplus of the violation instead of its positive part.
+        reduction: "mean" over the anchors that have a positive and a negative, "sum", "mean_nonzero" over
+            positive losses, or "none": [N], 0 where an anchor is left out.
+        no_triplet: an anchor without a positive or a negative is left out ("skip"), raises ("error",
+            synchronises), or, with "zero_positive", counts with d_ap = 0 when it only lacks the positive.
+        ref, ref_labels, self_index: a separate set to mine from, as for `hardest_pairs`; `ref` takes
+            gradients too.
+        return_valid: also return which anchors took part, bool [N].
+
+    Returns:
+        The loss, [] or [N]. A batch without any triplet gives 0 and gradients of zeros. A NaN anchor has loss
+        NaN and NaN gradient in its own row.
+
+    Example:
+        >>> loss = batch_hard_triplet_loss(embeddings, labels, margin=0.2)
+        >>> loss.backward()
+    """
+    _check_options(margin, metric, reduction, no_triplet)
+    x, labels, ref, ref_labels, self_index = mining_arguments(x, labels, ref, ref_labels, self_index)
+    if normalize or metric == "cosine":
+        x, ref = metrics.unit_rows(x), None if ref is None else metrics.unit_rows(ref)
+    positive, negative = mine(x, labels, ref, ref_labels, self_index, metric)
+    zero_positive = no_triplet == "zero_positive"
+    valid = negative >= 0 if zero_positive else (positive >= 0) & (negative >= 0)
+    if no_triplet == "error" and not bool(valid.all()):
+        missing = int((~valid).sum())
+        raise ValueError(
+            f"no_triplet is 'error', and {missing} of {x.shape[0]} anchors have no positive or no negative"
+        )
+    hinge = "softplus" if smooth or margin is None else "relu"
+    loss: Tensor = _apply(
+        x, ref, None, positive, negative, float(margin or 0.0), metric, hinge, reduction, zero_positive
+    )[0]
+    return (loss, valid) if return_valid else loss
+
+
+def triplet_loss(
+    anchor: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    margin: float | None = 0.2,
+    *,
+    embeddings: Tensor | None = None,
+    ref: Tensor | None = None,
+    metric: str = "euclidean",
+    normalize: bool = False,
+    smooth: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
+    """Triplet loss of given triplets.
+
+    Args:
+        anchor, positive, negative: embeddings [T, D]; or, with `embeddings`, row indices [T] of any integer
+            dtype.
+        embeddings: [N, D], the rows that the indices select.
+        ref: [M, D], the rows that `positive` and `negative` select, when they are not those of `embeddings`.
+        margin, metric, normalize, smooth: as for `batch_hard_triplet_loss`.
+        reduction: "mean", "sum", "mean_nonzero" or "none" ([T]).
+
+    Returns:
+        The loss, [] or [T].
+
+    Example:
+        >>> loss = triplet_loss(encoder(a), encoder(p), encoder(n), margin=0.2)
+        >>> loss = triplet_loss(a_index, p_index, n_index, embeddings=x)
+    """
+    _check_options(margin, metric, reduction, "skip")
+    hinge = "softplus" if smooth or margin is None else "relu"
+    options = (float(margin or 0.0), metric, hinge, reduction)
+    unit = normalize or metric == "cosine"
+    if embeddings is None:
+        if ref is not None:
+            raise ValueError(
+                "ref goes with embeddings and indices; anchor, positive and negative are rows here"
+            )
+        rows = [check.embeddings("anchor", anchor)]
+        for name, value in (("positive", positive), ("negative", negative)):
+            rows.append(check.embeddings(name, value, like=("anchor", rows[0])))
+            check.same_rows(name, value, "anchor", rows[0])
+        loss: Tensor = triplet_rows_loss(*(metrics.unit_rows(r) if unit else r for r in rows), *options)[0]
+        return loss
+    x = check.embeddings("embeddings", embeddings)
+    table = x if ref is None else check.embeddings("ref", ref, like=("embeddings", x))
+    anchor = check.indices("anchor", anchor, None, x)
+    positive = check.indices("positive", positive, anchor.shape[0], table)
+    negative = check.indices("negative", negative, anchor.shape[0], table)
+    if unit:
+        x, ref = metrics.unit_rows(x), None if ref is None else metrics.unit_rows(ref)
+    by_index: Tensor = _apply(x, ref, anchor, positive, negative, *options, False)[0]
+    return by_index
+
+
+def _check_options(margin: float | None, metric: str, reduction: str, no_triplet: str) -> None:
+    check.margin(margin)
+    check.choice("metric", metric, check.METRICS)
+    check.choice("reduction", reduction, REDUCTIONS)
+    check.choice("no_triplet", no_triplet, NO_TRIPLET)
+
+
+def _select(x: Tensor, index: Tensor | None) -> Tensor:
+    rows = (
+        x
+        if index is None
+        else x[index.clamp_min(0)]
+        if x.shape[0]
+        else x.new_zeros(index.shape[0], x.shape[1])
+    )
+    return rows.to(check.compute_dtype(x.dtype))
+
+
+def _indexed_losses(
+    x: Tensor,
+    ref: Tensor | None,
+    anchor: Tensor | None,
+    positive: Tensor,
+    negative: Tensor,
+    margin: float,
+    metric: str,
+    hinge: str,
+    zero_positive: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Losses, distances and validity of each triplet, differentiable.
+
+    A left-out anchor has loss 0, or NaN if it holds one.
+    """
+    table = x if ref is None else ref
+    rows = _select(x, anchor)
+    has_positive, has_negative = positive >= 0, negative >= 0
+    valid = has_negative & (has_positive | zero_positive)
+    nothing = rows.detach().sum(1)
+    nothing = torch.where(nothing.isnan(), nothing, torch.zeros_like(nothing))
+    to_positive = metrics.distance_formula(rows, _select(table, positive), metric)
+    to_negative = metrics.distance_formula(rows, _select(table, negative), metric)
+    d_ap = torch.where(has_positive, to_positive, nothing)
+    d_an = torch.where(has_negative, to_negative, nothing)
+    losses = hinge_losses(d_ap, d_an, margin, hinge)
+    return torch.where(valid, losses, nothing), d_ap, d_an, valid
+
+
+def _reference(
+    x: Tensor,
+    ref: Tensor | None,
+    anchor: Tensor | None,
+    positive: Tensor,
+    negative: Tensor,
+    margin: float,
+    metric: str,
+    hinge: str,
+    reduction: str,
+    zero_positive: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    losses, d_ap, d_an, valid = _indexed_losses(
+        x, ref, anchor, positive, negative, margin, metric, hinge, zero_positive
+    )
+    scale = averaging(losses, valid, reduction)
+    return reduced(losses, scale, reduction), d_ap, d_an, scale
+
+
+def _formula(*inputs: Any) -> Tensor:
+    *operands, reduction, zero_positive, _, _, scale = inputs
+    return reduced(_indexed_losses(*(*operands, zero_positive))[0], scale, reduction)
+
+
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    ref: Tensor | None,
+    anchor: Tensor | None,
+    positive: Tensor,
+    negative: Tensor,
+    d_ap: Tensor,
+    d_an: Tensor,
+    margin: float,
+    metric: str,
+    hinge: str,
+    zero_positive: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of x and of ref (empty without one); `grad` [T] is the gradient of each triplet's loss."""
+    table = x if ref is None else ref
+    rows = _select(x, anchor)
+    has_positive, has_negative = positive >= 0, negative >= 0
+    slope = grad * hinge_slopes(d_ap, d_an, margin, hinge)
+    slope = torch.where(
+        (has_negative & (has_positive | zero_positive)) | slope.isnan(), slope, torch.zeros_like(slope)
+    )
+    grad_rows = torch.zeros_like(rows)
+    grad_table = torch.zeros(table.shape, dtype=rows.dtype, device=rows.device)
+    for index, has, distances, sign in (
+        (positive, has_positive, d_ap, 1.0),
+        (negative, has_negative, d_an, -1.0),
+    ):
+        other = _select(table, index)
+        coefficient = torch.where(has | slope.isnan(), sign * slope, torch.zeros_like(slope))[:, None]
+        own = coefficient * metrics.distance_gradient(rows, other, distances, metric)
+        theirs = -coefficient * rows if metric == "dot" else -own
+        grad_rows += own
+        if table.shape[0]:
+            grad_table.index_add_(
+                0, index.clamp_min(0), torch.where(has[:, None], theirs, torch.zeros_like(theirs))
+            )
+    grad_x = grad_rows
+    if anchor is not None:
+        grad_x = torch.zeros(x.shape, dtype=rows.dtype, device=x.device).index_add_(0, anchor, grad_rows)
+    if ref is None:
+        return (grad_x + grad_table).to(x.dtype), x.new_empty(0)
+    return grad_x.to(x.dtype), grad_table.to(x.dtype)
+
+
+_op = define(
+    "triplet_loss(Tensor x, Tensor? ref, Tensor? anchor, Tensor positive, Tensor negative, float margin,"
+    " str metric, str hinge, str reduction, bool zero_positive) -> (Tensor, Tensor, Tensor, Tensor)",
+    _reference,
+    lambda x, ref, anchor, positive, negative, margin, metric, hinge, reduction, _: empty_outputs(
+        x, positive.shape[0], reduction
+    ),
+)
+_backward_op = define(
+    "triplet_loss_backward(Tensor grad, Tensor x, Tensor? ref, Tensor? anchor, Tensor positive,"
+    " Tensor negative, Tensor d_ap, Tensor d_an, float margin, str metric, str hinge, bool zero_positive)"
+    " -> (Tensor, Tensor)",
+    _backward,
+    lambda grad, x, ref, *_: (torch.empty_like(x), x.new_empty(0) if ref is None else torch.empty_like(ref)),
+)
+
+
+def _gradients(grad: Tensor, inputs: tuple[object, ...], tape: tuple[Tensor, ...]) -> Grads:
+    x, ref, anchor, positive, negative, margin, metric, hinge, reduction, zero_positive = inputs
+    d_ap, d_an, scale = tape
+    each = (grad if reduction == "none" else (grad * scale).expand(d_ap.shape)).contiguous()
+    grad_x, grad_ref = _backward_op(
+        each, x, ref, anchor, positive, negative, d_ap, d_an, margin, metric, hinge, zero_positive
+    )
+    return (grad_x, None if ref is None else grad_ref, *(None,) * 8)
+
+
+_apply = differentiable(_op, backward=_gradients, formula=_formula, tape=slice(1, 4))

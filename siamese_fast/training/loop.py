@@ -1,0 +1,234 @@
+"""fit: the training loop of both methods, in one sentence a step.
+
+    batch = next(sampler)                   # indices of P x K images, or of balanced pairs with targets
+    embeddings = encoder(augment(images))
+    loss(embeddings, labels)                # or loss(h1, h2, target)
+
+Then backward, clip the gradient, AdamW at a cosine learning rate, and the moving average of the weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from siamese_fast.data import ImageSet
+from siamese_fast.network import SiameseNetwork
+from siamese_fast.training.history import History, Log
+from siamese_fast.training.interrupt import interruptible
+from siamese_fast.training.options import FitOptions, learning_rate_at
+from siamese_fast.training.progress import training_bar
+from siamese_fast.training.state import Sampler, TrainingState, read_checkpoint, write_checkpoint
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+Validate = Callable[[SiameseNetwork], Mapping[str, float]]
+Batch = Tensor | tuple[Tensor, Tensor, Tensor]
+
+_UNTIMED_STEPS, _TIMED_STEPS = 3, 10
+
+
+def fit(
+    network: SiameseNetwork,
+    loss: nn.Module,
+    images: ImageSet,
+    sampler: Sampler,
+    options: FitOptions,
+    *,
+    augment: Augment | None = None,
+    validate: Validate | None = None,
+) -> History:
+    """Train `network` in place, on its device; afterwards it holds the averaged weights, in evaluation mode.
+
+    Args:
+        network: its encoder takes what `augment` returns (or `images.tensor(...)`).
+        loss: `loss(embeddings [N, D], labels [N])` if the sampler gives index tensors `[N]`;
+            `loss(h1, h2, target)` if it gives `(index_a, index_b, target)`. Its own parameters train too.
+        images: the training set.
+        sampler: endless, with `state_dict` and `load_state_dict` (`PKSampler`, `PairSampler`).
+        options: length, optimizer, checkpoint, log.
+        augment: `augment(images, generator) -> images`.
+        validate: called with the averaged network in evaluation mode; what it returns is logged.
+
+    Returns:
+        The history, for the learning curve.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+        KeyboardInterrupt: Ctrl-C, after the current step is finished and the checkpoint written.
+        ValueError: the checkpoint to resume belongs to a run of another length.
+
+    Example:
+        >>> sampler = PKSampler(letters.labels, p=32, k=4)
+        >>> history = fit(network, BatchHardTripletLoss(None), letters, sampler, FitOptions(steps=500))
+    """
+    trainer = _Trainer(network, loss, images, sampler, options, augment)
+    state = trainer.state
+    if options.minutes is None:
+        state.total = _total_steps(options, images, sampler)
+    if options.resume and options.checkpoint is not None and options.checkpoint.exists():
+        asked = state.total
+        state.load_state_dict(read_checkpoint(options.checkpoint))
+        if asked not in (0, state.total):
+            raise ValueError(
+                f"checkpoint {options.checkpoint} is of a run of {state.total} steps, options ask for {asked}"
+            )
+    elif options.minutes is not None:
+        state.total = trainer.steps_in(options.minutes)
+    log = Log(state.history, options.log_csv, options.tensorboard)
+    try:
+        _run(trainer, log, validate)
+    finally:
+        log.close()
+    if state.averaged is not network:
+        network.load_state_dict(state.averaged.state_dict())
+    network.eval()
+    return state.history
+
+
+def _run(trainer: _Trainer, log: Log, validate: Validate | None) -> None:
+    state, options = trainer.state, trainer.options
+    with training_bar(state, shown=options.progress) as show, interruptible() as interrupted:
+        while state.step < state.total:
+            rate = trainer.train_step()
+            last = state.step == state.total
+            validating = validate is not None and (last or _due(state.step, options.validate_every))
+            if last or validating or _due(state.step, options.log_every):
+                measured = _validated(validate, state) if validate is not None and validating else {}
+                log.add(_row(state, rate, measured))
+                show(state.history.rows[-1])
+            stop = interrupted.is_set() and not last
+            if options.checkpoint is not None and (
+                last or stop or _due(state.step, options.checkpoint_every)
+            ):
+                write_checkpoint(state, options.checkpoint)
+            if stop:
+                raise KeyboardInterrupt
+
+
+class _Trainer:
+    """One step of training, and what it needs."""
+
+    def __init__(
+        self,
+        network: SiameseNetwork,
+        loss: nn.Module,
+        images: ImageSet,
+        sampler: Sampler,
+        options: FitOptions,
+        augment: Augment | None,
+    ) -> None:
+        self.options, self.images, self.augment = options, images, augment
+        self.device = next(network.parameters()).device
+        self.format = torch.channels_last if options.channels_last else torch.contiguous_format
+        # mypy: the stub of Module.to knows no memory_format alone.
+        network.to(memory_format=self.format)  # type: ignore[call-overload]
+        self.network, self.loss = network, loss.to(self.device)
+        self.parameters = list(dict.fromkeys([*network.parameters(), *loss.parameters()]))
+        scaler = torch.amp.GradScaler(self.device.type, enabled=options.amp == "float16")
+        self.state = TrainingState(
+            network,
+            _optimizer(self.parameters, options),
+            sampler,
+            seed=options.seed,
+            ema=options.ema,
+            scaler=scaler,
+        )
+
+    def train_step(self) -> float:
+        """Change the weights once; returns the learning rate used."""
+        state, options = self.state, self.options
+        rate = learning_rate_at(state.step, state.total, options)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        self.network.train()
+        loss = self._loss_of(next(state.sampler))
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"the loss is {value} at step {state.step}: lower learning_rate or set clip_norm"
+            )
+        state.optimizer.zero_grad(set_to_none=True)
+        state.scaler.scale(loss).backward()
+        if options.clip_norm is not None:
+            state.scaler.unscale_(state.optimizer)
+            nn.utils.clip_grad_norm_(self.parameters, options.clip_norm)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.advance(value)
+        return rate
+
+    def _loss_of(self, batch: Batch) -> Tensor:
+        if isinstance(batch, Tensor):
+            labels = self.images.labels[batch].to(self.device)
+            return cast(Tensor, self.loss(self._embed(batch), labels))
+        first, second, target = batch
+        # One pass for both branches: the same weights, and the same batch statistics.
+        h1, h2 = self._embed(torch.cat([first, second])).split([len(first), len(second)])
+        return cast(Tensor, self.loss(h1, h2, target.to(self.device)))
+
+    def _embed(self, indices: Tensor) -> Tensor:
+        batch = self.images.tensor(indices)
+        if self.augment is not None:
+            batch = self.augment(batch, self.state.generator)
+        batch = batch.to(self.device)
+        if batch.ndim == 4:
+            batch = batch.contiguous(memory_format=self.format)
+        dtype = torch.float16 if self.options.amp == "float16" else torch.bfloat16
+        with torch.autocast(self.device.type, dtype=dtype, enabled=self.options.amp is not None):
+            embeddings = self.network.embed(batch)
+        return embeddings.float()
+
+    def steps_in(self, minutes: float) -> int:
+        """How many steps fit in so many minutes, by timing a few and putting everything back as it was."""
+        before = copy.deepcopy(self.state.state_dict())
+        self.state.total = _UNTIMED_STEPS + _TIMED_STEPS
+        for _ in range(_UNTIMED_STEPS):
+            self.train_step()
+        start = time.perf_counter()
+        for _ in range(_TIMED_STEPS):
+            self.train_step()
+        seconds = (time.perf_counter() - start) / _TIMED_STEPS
+        self.state.load_state_dict(before)
+        return max(1, round(60 * minutes / seconds))
+
+
+def _optimizer(parameters: list[nn.Parameter], options: FitOptions) -> torch.optim.Optimizer:
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=options.learning_rate)
+
+
+def _total_steps(options: FitOptions, images: ImageSet, sampler: Sampler) -> int:
+    if options.steps is not None:
+        return options.steps
+    assert options.epochs is not None
+    before = sampler.state_dict()
+    batch = next(sampler)
+    sampler.load_state_dict(before)
+    used = len(batch) if isinstance(batch, Tensor) else len(batch[0]) + len(batch[1])
+    return max(1, round(options.epochs * len(images) / used))
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _validated(validate: Validate, state: TrainingState) -> Mapping[str, float]:
+    network = state.averaged
+    network.eval()
+    with torch.no_grad():
+        return validate(network)
+
+
+def _row(state: TrainingState, rate: float, measured: Mapping[str, float]) -> dict[str, float]:
+    seconds, cpu_seconds = state.clock.elapsed()
+    row: dict[str, Any] = {"step": state.step, "loss": state.mean_loss(), "learning_rate": rate}
+    return {**row, "seconds": seconds, "cpu_seconds": cpu_seconds, **measured}
