@@ -26,7 +26,7 @@ def files(*patterns: str) -> list[str]:
 
 def flags() -> tuple[list[str], list[str]]:
     """Compiler and linker flags. Vector code is chosen at run time: never -march=native, never -ffast-math."""
-    common = ["-fopenmp", "-fno-math-errno", "-fno-trapping-math"]
+    common = ["-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
     if not SANITIZERS:
         return ["-O3", *common], ["-fopenmp"]
     sanitize = [f"-fsanitize={SANITIZERS}", "-fno-sanitize-recover=all"]

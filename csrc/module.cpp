@@ -22,7 +22,8 @@ T* at(Address address) {
 
 using Index = const std::int64_t;
 
-// Asks for 2 MB pages under an array that is about to be written for the first time: the faults of 4 KiB pages cost five times the write itself.
+// Asks for 2 MB pages under an array that is about to be written for the first time: the faults of 4 KiB pages cost five times the write
+// itself.
 void use_huge_pages(Address begin, std::size_t bytes) {
 #if defined(__linux__)
   constexpr Address page = Address(1) << 21;
@@ -55,16 +56,35 @@ PYBIND11_MODULE(_native, m) {
       "l1_similarity_backward",
       [](int dtype, int threads, std::int64_t rows, std::int64_t depth, Address grad, Address h1, Address h2, Address weight,
          Address grad_h1, Address grad_h2, Address grad_weight, Address grad_bias) {
-        kernels().l1_similarity_backward({{Dtype(dtype), threads}, rows, depth, at(grad), at(h1), at(h2), at(weight), at(grad_h1),
-                                          at(grad_h2), at(grad_weight), at(grad_bias)});
+        kernels().l1_similarity_backward({{Dtype(dtype), threads},
+                                          rows,
+                                          depth,
+                                          at(grad),
+                                          at(h1),
+                                          at(h2),
+                                          at(weight),
+                                          at(grad_h1),
+                                          at(grad_h2),
+                                          at(grad_weight),
+                                          at(grad_bias)});
       },
       nogil);
   m.def(
       "l1_similarity_bce",
       [](int dtype, int threads, int reduction, double pos_weight, std::int64_t rows, std::int64_t depth, Address h1, Address h2,
          Address weight, Address bias, Address target, Address loss, Address residual) {
-        kernels().l1_similarity_bce({{Dtype(dtype), threads}, rows, depth, at(h1), at(h2), at(weight), at(bias), at(target),
-                                     pos_weight, Reduction(reduction), at(loss), at(residual)});
+        kernels().l1_similarity_bce({{Dtype(dtype), threads},
+                                     rows,
+                                     depth,
+                                     at(h1),
+                                     at(h2),
+                                     at(weight),
+                                     at(bias),
+                                     at(target),
+                                     pos_weight,
+                                     Reduction(reduction),
+                                     at(loss),
+                                     at(residual)});
       },
       nogil);
   m.def(
@@ -72,8 +92,20 @@ PYBIND11_MODULE(_native, m) {
       [](int dtype, int threads, int reduction, double pos_weight, std::int64_t rows, std::int64_t depth, Address h1, Address h2,
          Address weight, Address bias, Address target, Address loss, Address grad_h1, Address grad_h2, Address grad_weight,
          Address grad_bias) {
-        kernels().l1_similarity_bce_grad({{Dtype(dtype), threads}, rows, depth, at(h1), at(h2), at(weight), at(bias), at(target),
-                                          pos_weight, Reduction(reduction), at(loss), at(grad_h1), at(grad_h2), at(grad_weight),
+        kernels().l1_similarity_bce_grad({{Dtype(dtype), threads},
+                                          rows,
+                                          depth,
+                                          at(h1),
+                                          at(h2),
+                                          at(weight),
+                                          at(bias),
+                                          at(target),
+                                          pos_weight,
+                                          Reduction(reduction),
+                                          at(loss),
+                                          at(grad_h1),
+                                          at(grad_h2),
+                                          at(grad_weight),
                                           at(grad_bias)});
       },
       nogil);
@@ -85,10 +117,10 @@ PYBIND11_MODULE(_native, m) {
       nogil);
   m.def(
       "distance_backward",
-      [](int dtype, int threads, int metric, std::int64_t rows, std::int64_t depth, Address grad, Address x, Address y,
-         Address distances, Address grad_x, Address grad_y) {
-        kernels().distance_backward({{Dtype(dtype), threads}, Metric(metric), rows, depth, at(grad), at(x), at(y), at(distances),
-                                     at(grad_x), at(grad_y)});
+      [](int dtype, int threads, int metric, std::int64_t rows, std::int64_t depth, Address grad, Address x, Address y, Address distances,
+         Address grad_x, Address grad_y) {
+        kernels().distance_backward(
+            {{Dtype(dtype), threads}, Metric(metric), rows, depth, at(grad), at(x), at(y), at(distances), at(grad_x), at(grad_y)});
       },
       nogil);
   m.def(
@@ -96,9 +128,26 @@ PYBIND11_MODULE(_native, m) {
       [](int dtype, int threads, int metric, int hinge, int reduction, double margin, bool zero_positive, std::int64_t count,
          std::int64_t depth, std::int64_t x_rows, std::int64_t table_rows, Address x, Address positive_table, Address negative_table,
          Address anchor, Address positive, Address negative, Address loss, Address d_ap, Address d_an, Address scale) {
-        kernels().triplet_loss({{Dtype(dtype), threads}, Metric(metric), Hinge(hinge), Reduction(reduction), margin, zero_positive,
-                                count, depth, x_rows, table_rows, at(x), at(positive_table), at(negative_table), at<Index>(anchor),
-                                at<Index>(positive), at<Index>(negative), at(loss), at(d_ap), at(d_an), at(scale)});
+        kernels().triplet_loss({{Dtype(dtype), threads},
+                                Metric(metric),
+                                Hinge(hinge),
+                                Reduction(reduction),
+                                margin,
+                                zero_positive,
+                                count,
+                                depth,
+                                x_rows,
+                                table_rows,
+                                at(x),
+                                at(positive_table),
+                                at(negative_table),
+                                at<Index>(anchor),
+                                at<Index>(positive),
+                                at<Index>(negative),
+                                at(loss),
+                                at(d_ap),
+                                at(d_an),
+                                at(scale)});
       },
       nogil);
   m.def(
@@ -107,40 +156,80 @@ PYBIND11_MODULE(_native, m) {
          std::int64_t x_rows, std::int64_t table_rows, Address grad, Address x, Address positive_table, Address negative_table,
          Address d_ap, Address d_an, Address anchor, Address positive, Address negative, Address grad_x, Address grad_table,
          Address grad_positive, Address grad_negative) {
-        kernels().triplet_loss_backward({{Dtype(dtype), threads}, Metric(metric), Hinge(hinge), margin, zero_positive, count, depth,
-                                         x_rows, table_rows, at(grad), at(x), at(positive_table), at(negative_table), at(d_ap),
-                                         at(d_an), at<Index>(anchor), at<Index>(positive), at<Index>(negative), at(grad_x),
-                                         at(grad_table), at(grad_positive), at(grad_negative)});
+        kernels().triplet_loss_backward({{Dtype(dtype), threads},
+                                         Metric(metric),
+                                         Hinge(hinge),
+                                         margin,
+                                         zero_positive,
+                                         count,
+                                         depth,
+                                         x_rows,
+                                         table_rows,
+                                         at(grad),
+                                         at(x),
+                                         at(positive_table),
+                                         at(negative_table),
+                                         at(d_ap),
+                                         at(d_an),
+                                         at<Index>(anchor),
+                                         at<Index>(positive),
+                                         at<Index>(negative),
+                                         at(grad_x),
+                                         at(grad_table),
+                                         at(grad_positive),
+                                         at(grad_negative)});
       },
       nogil);
   m.def(
       "matrix",
-      [](int dtype, int threads, int metric, bool exact, std::int64_t rows, std::int64_t columns, std::int64_t depth,
-         Address x, Address y, Address weight, Address bias, Address out) {
-        kernels().matrix({{Dtype(dtype), threads}, Metric(metric), exact, rows, columns, depth, at(x), at(y), at(weight), at(bias), at(out)});
+      [](int dtype, int threads, int metric, bool exact, std::int64_t rows, std::int64_t columns, std::int64_t depth, Address x, Address y,
+         Address weight, Address bias, Address out) {
+        kernels().matrix(
+            {{Dtype(dtype), threads}, Metric(metric), exact, rows, columns, depth, at(x), at(y), at(weight), at(bias), at(out)});
       },
       nogil);
   m.def(
       "matrix_backward",
       [](int dtype, int threads, int metric, std::int64_t rows, std::int64_t columns, std::int64_t depth, Address grad, Address x,
          Address y, Address weight, Address distances, Address grad_x, Address grad_y, Address grad_weight, Address grad_bias) {
-        kernels().matrix_backward({{Dtype(dtype), threads}, Metric(metric), rows, columns, depth, at(grad), at(x), at(y), at(weight),
-                                   at(distances), at(grad_x), at(grad_y), at(grad_weight), at(grad_bias)});
+        kernels().matrix_backward({{Dtype(dtype), threads},
+                                   Metric(metric),
+                                   rows,
+                                   columns,
+                                   depth,
+                                   at(grad),
+                                   at(x),
+                                   at(y),
+                                   at(weight),
+                                   at(distances),
+                                   at(grad_x),
+                                   at(grad_y),
+                                   at(grad_weight),
+                                   at(grad_bias)});
       },
       nogil);
   m.def(
       "hardest_pairs",
       [](int dtype, int threads, int metric, bool self, std::int64_t rows, std::int64_t ref_rows, std::int64_t depth, Address x,
          Address ref, Address labels, Address ref_labels, Address self_index, Address positive, Address negative) {
-        kernels().hardest_pairs({{Dtype(dtype), threads}, Metric(metric), self, rows, ref_rows, depth, at(x), at(ref), at<Index>(labels),
-                                 at<Index>(ref_labels), at<Index>(self_index), at<std::int64_t>(positive), at<std::int64_t>(negative)});
+        kernels().hardest_pairs({{Dtype(dtype), threads},
+                                 Metric(metric),
+                                 self,
+                                 rows,
+                                 ref_rows,
+                                 depth,
+                                 at(x),
+                                 at(ref),
+                                 at<Index>(labels),
+                                 at<Index>(ref_labels),
+                                 at<Index>(self_index),
+                                 at<std::int64_t>(positive),
+                                 at<std::int64_t>(negative)});
       },
       nogil);
-  m.def(
-      "packed_bytes",
-      [](int dtype, int metric, std::int64_t supports, std::int64_t depth) {
-        return kernels().packed_bytes({{Dtype(dtype), 1}, Metric(metric), supports, depth, nullptr, nullptr});
-      });
+  m.def("packed_bytes", [](int dtype, int metric, std::int64_t supports, std::int64_t depth) {
+    return kernels().packed_bytes({{Dtype(dtype), 1}, Metric(metric), supports, depth, nullptr, nullptr});
+  });
   m.def(
       "pack_support",
       [](int dtype, int threads, int metric, std::int64_t supports, std::int64_t depth, Address s, Address packed) {
@@ -149,18 +238,40 @@ PYBIND11_MODULE(_native, m) {
       nogil);
   m.def(
       "nearest_support",
-      [](int dtype, int threads, int metric, std::int64_t queries, std::int64_t supports, std::int64_t depth, std::int64_t k,
-         Address q, Address s, Address packed, Address weight, Address bias, Address scores, Address indices) {
-        kernels().nearest_support({{Dtype(dtype), threads}, Metric(metric), queries, supports, depth, k, at(q), at(s), at(packed),
-                                   at(weight), at(bias), at(scores), at<std::int64_t>(indices)});
+      [](int dtype, int threads, int metric, std::int64_t queries, std::int64_t supports, std::int64_t depth, std::int64_t k, Address q,
+         Address s, Address packed, Address weight, Address bias, Address scores, Address indices) {
+        kernels().nearest_support({{Dtype(dtype), threads},
+                                   Metric(metric),
+                                   queries,
+                                   supports,
+                                   depth,
+                                   k,
+                                   at(q),
+                                   at(s),
+                                   at(packed),
+                                   at(weight),
+                                   at(bias),
+                                   at(scores),
+                                   at<std::int64_t>(indices)});
       },
       nogil);
   m.def(
       "class_scores",
       [](int dtype, int threads, int metric, bool mean, std::int64_t queries, std::int64_t supports, std::int64_t depth,
          std::int64_t classes, Address q, Address s, Address weight, Address bias, Address class_index, Address scores) {
-        kernels().class_scores({{Dtype(dtype), threads}, Metric(metric), mean, queries, supports, depth, classes, at(q), at(s),
-                                at(weight), at(bias), at<Index>(class_index), at(scores)});
+        kernels().class_scores({{Dtype(dtype), threads},
+                                Metric(metric),
+                                mean,
+                                queries,
+                                supports,
+                                depth,
+                                classes,
+                                at(q),
+                                at(s),
+                                at(weight),
+                                at(bias),
+                                at<Index>(class_index),
+                                at(scores)});
       },
       nogil);
 }

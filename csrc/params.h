@@ -122,7 +122,7 @@ struct HardestPairs : Common {
   std::int64_t *positive, *negative;
 };
 
-// Supports packed for the product, by pack_support: see pack.inl for the layout. Null when the rows are to be packed on the way.
+// Supports packed for the product, by pack_support: see nearest_support.inl for the layout. Null when the rows are to be packed on the way.
 struct NearestSupport : Common {
   Metric metric;
   std::int64_t queries, supports, depth, k;

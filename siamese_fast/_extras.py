@@ -13,4 +13,6 @@ def require(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not module.startswith(error.name):
             raise
-        raise ImportError(f"{module} is not installed; it comes with: pip install 'siamese-fast[{extra}]'") from error
+        raise ImportError(
+            f"{module} is not installed; it comes with: pip install 'siamese-fast[{extra}]'"
+        ) from error

@@ -29,7 +29,10 @@ _layers: list[str] = []
 def install() -> None:
     """Register the native kernels, once, when the package is imported."""
     if importlib.util.find_spec("siamese_fast._native") is None:
-        warnings.warn("siamese_fast was built without its C++ extension: the plain torch reference serves on the CPU", stacklevel=2)
+        warnings.warn(
+            "siamese_fast was built without its C++ extension: the plain torch reference serves on the CPU",
+            stacklevel=2,
+        )
         return
     for room in _ROOMS:
         _NATIVE.update(importlib.import_module(f"siamese_fast.native.{room}").KERNELS)
@@ -48,7 +51,9 @@ def use(name: str) -> Iterator[None]:
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, got {name!r}")
     if name == "native" and not _NATIVE:
-        raise RuntimeError("backend 'native' is not available: siamese_fast was built without its C++ extension")
+        raise RuntimeError(
+            "backend 'native' is not available: siamese_fast was built without its C++ extension"
+        )
     kernels = REFERENCES if name == "reference" else _NATIVE
     with torch.library._scoped_library("siamese_fast", "IMPL") as layer:
         for operation in _NATIVE:
@@ -63,7 +68,10 @@ def use(name: str) -> Iterator[None]:
 def table() -> dict[str, str]:
     """Which kernel serves each operation on the CPU: "native (avx512)" or "reference"."""
     native = bool(_NATIVE) and (not _layers or _layers[-1] == "native")
-    return {name: f"native ({instruction_set()})" if native and name in _NATIVE else "reference" for name in REFERENCES}
+    return {
+        name: f"native ({instruction_set()})" if native and name in _NATIVE else "reference"
+        for name in REFERENCES
+    }
 
 
 def instruction_set() -> str | None:
@@ -80,7 +88,9 @@ def instruction_sets() -> tuple[str, ...]:
 def use_instruction_set(name: str) -> Iterator[None]:
     """Run the native kernels of one instruction set inside a `with` block, as the variable SIAMESE_FAST_ISA does for a process."""
     if not _NATIVE:
-        raise RuntimeError("siamese_fast was built without its C++ extension: there is no instruction set to choose")
+        raise RuntimeError(
+            "siamese_fast was built without its C++ extension: there is no instruction set to choose"
+        )
     before = instruction_set()
     _extension().use_instruction_set(name)
     try:

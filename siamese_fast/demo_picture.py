@@ -14,7 +14,8 @@ from siamese_fast import data, plots
 from siamese_fast.data import Augmentation, EpisodeSampler
 from siamese_fast.demo import TITLES, DemoResult
 
-_COLUMNS, _ROWS, _MAPPED, _LETTERS = 10, 5, 700, 36
+_COLUMNS, _ROWS, _MAPPED, _LETTERS = 10, 6, 700, 54
+_LEGEND = "Below each digit the answer and its probability: green is right, red is wrong. Drawn at random."
 
 
 def draw_demo(results: Sequence[DemoResult], path: str | Path) -> Path:
@@ -32,12 +33,13 @@ def draw_demo(results: Sequence[DemoResult], path: str | Path) -> Path:
     grid = fig.add_gridspec(
         1, 2, width_ratios=(1.22, 1), left=0.03, right=0.975, top=0.88, bottom=0.075, wspace=0.1
     )
-    left = grid[0].subgridspec(2, 1, height_ratios=(1, 4.4), hspace=0.16)
+    left = grid[0].subgridspec(2, 1, height_ratios=(1.12, 5.4), hspace=0.14)
     right = grid[1].subgridspec(2, 1, height_ratios=(1.35, 1), hspace=0.26)
     _draw_letters(fig.add_subplot(left[0]))
     _draw_digits(fig.add_subplot(left[1]), best)
     _draw_map(fig.add_subplot(right[0]), best)
     _draw_curves(fig.add_subplot(right[1]), results)
+    fig.text(0.03, 0.045, _LEGEND, fontsize=9.5, color=plots.FAINT)
     return plots.save(fig, path)
 
 
@@ -61,7 +63,7 @@ def _draw_letters(axes: Any) -> None:
     classes = torch.randperm(letters.num_classes, generator=generator)[:_LETTERS]
     examples = torch.stack([torch.where(letters.labels == label)[0][0] for label in classes])
     drawn = Augmentation(elastic=0.05, gain=0.0)(letters.tensor(examples), generator)
-    plots.draw_strip(axes, drawn, columns=_LETTERS // 2)
+    plots.draw_strip(axes, drawn, columns=_LETTERS // 3)
     axes.set_title("What it was trained on: printed letters, redrawn with a pen")
 
 
@@ -82,7 +84,7 @@ def _draw_digits(axes: Any, best: DemoResult) -> None:
         truth=[digits.classes[label] for label in digits.labels[query].tolist()],
     )
     plots.draw_answers(axes, answers, _COLUMNS)
-    axes.set_title("One example of each digit (framed), and what the network says of digits it never saw")
+    axes.set_title("One example of each digit (framed); below, the answers to others")
 
 
 def _by_class(indices: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

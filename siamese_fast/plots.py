@@ -1,4 +1,4 @@
-"""Pictures (extra `plots`): one-shot answers beside their support set, maps of embeddings, learning curves."""
+"""Pictures (extra `plots`): one-shot answers beside their supports, maps of embeddings, learning curves."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from siamese_fast._extras import require
 
 INK, FAINT, RIGHT, WRONG = "#1d2733", "#8a94a0", "#1b7f5c", "#c8372d"
 CURVES = ("#2457a6", "#d9822b", "#1b7f5c", "#7b4ea3")
+_PITCH = 1.1
 _STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 10.0,
@@ -76,20 +77,20 @@ def draw_answers(axes: Any, answers: Answers, columns: int = 10) -> None:
     rows_of_support = -(-len(answers.support) // columns)
     rows_of_queries = -(-len(answers.query) // columns)
     for place, (image, name) in enumerate(zip(answers.support, answers.support_names, strict=True)):
-        row, column = divmod(place, columns)
+        row, column = place // columns * _PITCH, place % columns
         _tile(axes, image, column, row, frame=CURVES[0])
         _caption(axes, _short(name), column, row, CURVES[0], bold=True)
-    first = rows_of_support + 0.35
-    axes.axhline(first - 0.28, color=FAINT, linewidth=0.8)
+    first = rows_of_support * _PITCH + 0.3
+    axes.axhline(first - 0.2, color=FAINT, linewidth=0.8)
     for place, image in enumerate(answers.query):
-        row, column = divmod(place, columns)
+        row, column = first + place // columns * _PITCH, place % columns
         right = None if answers.truth is None else answers.truth[place] == answers.names[place]
         color = INK if right is None else RIGHT if right else WRONG
-        _tile(axes, image, column, first + row, frame=None if right in (None, True) else WRONG)
+        _tile(axes, image, column, row, frame=None if right in (None, True) else WRONG)
         text = f"{_short(answers.names[place])}  {100 * answers.probability[place]:.0f}%"
-        _caption(axes, text, column, first + row, color, bold=right is False)
+        _caption(axes, text, column, row, color, bold=right is False)
     axes.set_xlim(-0.08, columns - 0.04)
-    axes.set_ylim(first + rows_of_queries + 0.05, -0.1)
+    axes.set_ylim(first + rows_of_queries * _PITCH, -0.1)
 
 
 def draw_strip(axes: Any, images: Tensor, columns: int) -> None:
@@ -174,7 +175,7 @@ def _caption(axes: Any, text: str, column: float, row: float, color: str, *, bol
     weight = "bold" if bold else "normal"
     axes.text(
         column + 0.39,
-        row + 0.89,
+        row + 0.9,
         text,
         ha="center",
         va="center",

@@ -8,6 +8,7 @@ the same network however loaded the machine is.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -140,6 +141,9 @@ def train_recipe(
         KeyError: no recipe has that name.
         ValueError: neither images nor root for a recipe on Omniglot.
 
+    Warns:
+        UserWarning: the images cannot calibrate the network (no two of one class, or it did not learn).
+
     Example:
         >>> network, history = train_recipe("glyphs-softmax", seed=0)
         >>> network.compare(a, b)
@@ -207,4 +211,8 @@ def _calibrate(network: SiameseNetwork, images: ImageSet, augment: Augmentation,
     """On augmented training images: as they are, a network finds them easier than anything it will meet."""
     chosen = whole_classes(images.labels, _CALIBRATION_IMAGES, seed)
     changed = augment(images.tensor(chosen), torch.Generator().manual_seed(seed))
-    network.calibrate(changed, images.labels[chosen])
+    try:
+        network.calibrate(changed, images.labels[chosen])
+    except ValueError as error:
+        # Minutes of training are not thrown away: scores still rank, only probabilities are off.
+        warnings.warn(f"the network is not calibrated: {error}", stacklevel=3)

@@ -8,7 +8,10 @@
 struct SortedSupports {
   SortedSupports(const int64_t* class_index, int64_t supports, int64_t classes) : order(supports), start(classes + 1), sorted(supports) {
     std::fill(start.get(), start.get() + classes + 1, int64_t(0));
-    for (int64_t j = 0; j < supports; ++j) ++start[class_index[j] + 1];
+    for (int64_t j = 0; j < supports; ++j) {
+      if (class_index[j] < 0 || class_index[j] >= classes) throw std::out_of_range("class_index out of range");
+      ++start[class_index[j] + 1];
+    }
     for (int64_t c = 0; c < classes; ++c) start[c + 1] += start[c];
     Buffer<int64_t> next(classes + 1);
     std::copy(start.get(), start.get() + classes + 1, next.get());

@@ -1,7 +1,7 @@
 // Distances of matching rows, and their gradient.
 //
-// Limit: memory. Forward reads 2 B D elements, backward reads them again and writes 2 B D. Instructions a vector: forward 4 (two loads, subtract,
-// fma or and + add), backward 7 (two loads, two stores, two subtracts or signs, multiply).
+// Limit: memory. Forward reads 2 B D elements; backward reads them again and writes 2 B D, past the caches when they are many. Instructions
+// a vector: forward 4 (two loads, subtract, fma or and + add), backward 8 (two loads, two stores, two subtracts or signs, two multiplies).
 
 template <class S>
 struct DistanceKernel {
@@ -42,7 +42,7 @@ struct DistanceBackwardKernel {
     const int64_t depth = p.depth, row_bytes = depth * static_cast<int64_t>(sizeof(S));
     for_metric(p.metric, [&](auto metric) {
       constexpr Metric M = decltype(metric)::value;
-      const bool stream = streams(2 * p.rows * row_bytes, row_bytes, grad_x, grad_y);
+      const bool stream = streams(p.rows, row_bytes, grad_x, grad_y);
       const auto rows_backward = stream ? distance_rows_backward<M, true, S> : distance_rows_backward<M, false, S>;
       for_chunks(p.rows, p.threads, [&](int64_t, int64_t begin, int64_t end) {
         const int64_t at = begin * depth;

@@ -12,54 +12,6 @@
 //
 // Rows whose norm overflows, or that hold an infinity, never win above; an anchor left without a negative is then searched exactly.
 
-// Rows grouped by label: members of class c are member[start[c]] .. member[start[c + 1] - 1], ascending.
-class Classes {
- public:
-  Classes(const int64_t* labels, int64_t rows) : id(rows), member(rows), start(rows + 1), label(rows), slots_(slot_count(rows)), table_(slots_) {
-    std::fill(table_.get(), table_.get() + slots_, -1);
-    Buffer<int64_t> next(rows + 1);
-    for (int64_t i = 0; i < rows; ++i) {
-      const int64_t at = slot(labels[i]);
-      if (table_[at] < 0) {
-        label[count] = labels[i];
-        next[count] = 0;
-        table_[at] = static_cast<int32_t>(count++);
-      }
-      id[i] = table_[at];
-      ++next[id[i]];
-    }
-    start[0] = 0;
-    for (int64_t c = 0; c < count; ++c) {
-      start[c + 1] = start[c] + next[c];
-      next[c] = start[c];
-    }
-    for (int64_t i = 0; i < rows; ++i) member[next[id[i]]++] = i;
-  }
-
-  // The class of a label, or -1.
-  int32_t find(int64_t value) const { return table_[slot(value)]; }
-
-  int64_t count = 0;
-  Buffer<int32_t> id;
-  Buffer<int64_t> member, start, label;
-
- private:
-  static int64_t slot_count(int64_t rows) {
-    int64_t slots = 16;
-    while (slots < 2 * rows) slots *= 2;
-    return slots;
-  }
-  // Open addressing: where `value` is, or the free slot where it belongs.
-  int64_t slot(int64_t value) const {
-    const std::uint64_t mixed = static_cast<std::uint64_t>(value) * 0x9e3779b97f4a7c15u;
-    int64_t at = static_cast<int64_t>((mixed ^ (mixed >> 32)) & static_cast<std::uint64_t>(slots_ - 1));
-    while (table_[at] >= 0 && label[table_[at]] != value) at = (at + 1) & (slots_ - 1);
-    return at;
-  }
-  int64_t slots_;
-  Buffer<int32_t> table_;
-};
-
 // Best negative of each row so far.
 template <class T>
 struct Best {
@@ -89,23 +41,12 @@ struct MiningSide {
 };
 
 template <class S>
-inline Compute<S> mining_offset(const HardestPairs& p, const S* row) {
-  using T = Compute<S>;
-  if (p.metric != Metric::kEuclidean && p.metric != Metric::kSqEuclidean) return T(0);
-  const T norm = sum_over<T>(p.depth, [&](int64_t k, int n, auto sum) {
-    const auto v = load_lanes<T>(row, k, n);
-    return Simd<T>::fma(v, v, sum);
-  });
-  return norm / T(-2);
-}
-
-template <class S>
 inline void fill_side(const HardestPairs& p, const S* rows, int64_t count, const int32_t* id, int width, MiningSide<Compute<S>>& side) {
   using T = Compute<S>;
   for_chunks(count, p.threads, [&](int64_t, int64_t begin, int64_t end) {
     pack<T>(rows, nullptr, begin, end, p.depth, width, side.packed.get() + begin * p.depth);
     for (int64_t i = begin; i < end; ++i) {
-      side.offset[i] = mining_offset(p, rows + i * p.depth);
+      side.offset[i] = product_offset(p.metric, rows + i * p.depth, p.depth);
       side.id[i] = id[i];
     }
   }, round_up(kRowChunk, width));
@@ -169,7 +110,7 @@ constexpr int64_t kMineRows = 192, kMineColumns = 2048;
 
 template <class Form, class T>
 void mine_negatives(const MiningSide<T>& x, const MiningSide<T>& y, bool symmetric, int64_t depth, const T* weight, int threads,
-                    Best<T>& best) {
+                    int64_t anchors, Best<T>& best) {
   constexpr int R = Form::rows, C = kColumns<T>;
   // A whole number of groups and of panels, so that no panel straddles the diagonal block's edge.
   const int64_t row_step = round_up(kMineRows, std::lcm(R, C)), row_tasks = (x.padded + row_step - 1) / row_step;
@@ -194,7 +135,7 @@ void mine_negatives(const MiningSide<T>& x, const MiningSide<T>& y, bool symmetr
     }
   }
   for (int t = 0; t < team; ++t)
-    for (int64_t i = 0; i < rows; ++i) best.merge(i, bests[t]->value[i], bests[t]->index[i]);
+    for (int64_t i = 0; i < anchors; ++i) best.merge(i, bests[t]->value[i], bests[t]->index[i]);
 }
 
 // What decides among positives and in the exact search: larger is farther, never NaN for comparable rows.
@@ -273,16 +214,17 @@ void mine(const HardestPairs& p, const S* ref, const Classes& classes, const Com
   for (int64_t i = 0; i < p.rows; ++i) anchor_class[i] = p.self ? classes.id[i] : classes.find(p.labels[i]);
   fill_side<S>(p, x, p.rows, anchor_class.get(), Form::rows, rows);
   fill_side<S>(p, ref, p.ref_rows, classes.id.get(), kColumns<T>, columns);
-  mine_negatives<Form, T>(rows, columns, p.self, p.depth, weight, p.threads, best);
+  mine_negatives<Form, T>(rows, columns, p.self, p.depth, weight, p.threads, p.rows, best);
 }
 
 template <class S>
 struct HardestPairsKernel {
   static void run(const HardestPairs& p) {
     using T = Compute<S>;
+    if (p.ref_rows > std::numeric_limits<int32_t>::max()) throw std::invalid_argument("mining takes at most 2^31 - 1 rows");
     const S *x = static_cast<const S*>(p.x), *ref = p.self ? x : static_cast<const S*>(p.ref);
     const Classes classes(p.self ? p.labels : p.ref_labels, p.ref_rows);
-    Best<T> best(round_up(std::max(p.rows, p.ref_rows), std::lcm(kProductRows * kDifferenceRows, kColumns<T>)));
+    Best<T> best(p.rows);
     if (p.metric == Metric::kManhattan) mine<WeightedAbs, S>(p, ref, classes, Ones<T>(p.depth, T(-1)).get(), best);
     else mine<Product, S>(p, ref, classes, nullptr, best);
     for_metric(p.metric, [&](auto metric) { Miner<decltype(metric)::value, S>{p, x, ref, classes}.finish(best); });

@@ -5,12 +5,7 @@
 // 1 where a cosine row is zero: what |x-y|^2 lacks there.
 template <class S>
 inline Compute<S> zero_row(const S* x, int64_t depth) {
-  using T = Compute<S>;
-  const T norm = sum_over<T>(depth, [&](int64_t k, int n, auto sum) {
-    const auto v = load_lanes<T>(x, k, n);
-    return Simd<T>::fma(v, v, sum);
-  });
-  return norm == 0 ? T(1) : T(0);
+  return squared_norm(x, depth) == 0 ? Compute<S>(1) : Compute<S>(0);
 }
 
 // score = scale * sum + row offset + column offset, then the root for euclidean.

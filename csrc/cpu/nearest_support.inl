@@ -6,27 +6,40 @@
 //
 // Limit: one fma an element (Koch and manhattan: three instructions); for one query, the bandwidth of the packed supports.
 
-// The packed supports: panels of kColumns rows, k-major, then one offset a row, NaN past the end.
+// The packed supports: a header that tells the layout, panels of kColumns rows, k-major, then one offset a row, NaN past the end.
+struct PackedHeader {
+  int64_t columns, supports, depth;
+  Metric metric;
+  Dtype dtype;
+  char unused[32];
+};
+static_assert(sizeof(PackedHeader) == 64, "the panels begin at a cache line");
+
+template <class T>
+struct Packed {
+  const T *panels = nullptr, *offsets = nullptr;
+};
+
 template <class T>
 inline int64_t packed_rows(int64_t supports) {
   return round_up(supports, kColumns<T>);
 }
 
-template <class S>
-inline Compute<S> support_offset(Metric metric, const S* row, int64_t depth) {
-  using T = Compute<S>;
-  if (metric != Metric::kEuclidean && metric != Metric::kSqEuclidean) return T(0);
-  const T norm = sum_over<T>(depth, [&](int64_t k, int n, auto sum) {
-    const auto v = load_lanes<T>(row, k, n);
-    return Simd<T>::fma(v, v, sum);
-  });
-  return norm / T(-2);
+// The panels of a packed set, none if it was packed for another instruction set, metric or dtype: the rows are then packed on the way.
+template <class T>
+inline Packed<T> open_packed(const NearestSupport& p) {
+  const auto* header = static_cast<const PackedHeader*>(p.packed);
+  if (header == nullptr || header->columns != kColumns<T> || header->supports != p.supports || header->depth != p.depth ||
+      header->metric != p.metric || header->dtype != p.dtype)
+    return {};
+  const T* panels = reinterpret_cast<const T*>(header + 1);
+  return {panels, panels + packed_rows<T>(p.supports) * p.depth};
 }
 
 template <class S>
 inline void support_offsets(Metric metric, const S* rows, int64_t depth, int64_t begin, int64_t end, Compute<S>* out) {
   using T = Compute<S>;
-  for (int64_t j = begin; j < end; ++j) out[j - begin] = support_offset(metric, rows + j * depth, depth);
+  for (int64_t j = begin; j < end; ++j) out[j - begin] = product_offset(metric, rows + j * depth, depth);
   for (int64_t j = end; j < round_up(end, kColumns<T>); ++j) out[j - begin] = std::numeric_limits<T>::quiet_NaN();
 }
 
@@ -34,7 +47,7 @@ std::int64_t packed_bytes(const PackSupport& p) {
   std::int64_t bytes = 0;
   for_dtype(p.dtype, [&](auto storage) {
     using T = Compute<decltype(storage)>;
-    bytes = packed_rows<T>(p.supports) * (p.depth + 1) * static_cast<int64_t>(sizeof(T));
+    bytes = static_cast<int64_t>(sizeof(PackedHeader)) + packed_rows<T>(p.supports) * (p.depth + 1) * static_cast<int64_t>(sizeof(T));
   });
   return bytes;
 }
@@ -44,7 +57,9 @@ struct PackSupportKernel {
   static void run(const PackSupport& p) {
     using T = Compute<S>;
     const S* s = static_cast<const S*>(p.s);
-    T *panels = static_cast<T*>(p.packed), *offsets = panels + packed_rows<T>(p.supports) * p.depth;
+    auto* header = static_cast<PackedHeader*>(p.packed);
+    *header = {kColumns<T>, p.supports, p.depth, p.metric, p.dtype, {}};
+    T *panels = reinterpret_cast<T*>(header + 1), *offsets = panels + packed_rows<T>(p.supports) * p.depth;
     for_chunks(p.supports, p.threads, [&](int64_t, int64_t begin, int64_t end) {
       pack<T>(s, nullptr, begin, end, p.depth, kColumns<T>, panels + begin * p.depth);
       support_offsets(p.metric, s, p.depth, begin, end, offsets + begin);
@@ -128,15 +143,15 @@ struct LookUp {
 
   void search(const Split& split, int64_t task, Scratch& scratch, TopK<T>& found, omp_lock_t* locks) const {
     const Range rows = split.rows(task, p.queries), columns = split.columns(task, p.supports);
-    const T *packed = static_cast<const T*>(p.packed), *all_offsets = packed + (packed != nullptr ? packed_rows<T>(p.supports) * p.depth : 0);
-    const Operands<S> operands = {q, s, p.depth, weight, nullptr, packed};
+    const Packed<T> packed = open_packed<T>(p);
+    const Operands<S> operands = {q, s, p.depth, weight, nullptr, packed.panels};
     TopK<T>& best = *scratch.best;
     best.clear(rows.end - rows.begin);
     const T* offsets = nullptr;
     int64_t entered = 0;
     const auto enter = [&](int64_t begin, int64_t end) {
-      if (packed == nullptr) support_offsets(p.metric, s, p.depth, begin, end, scratch.offsets.get());
-      offsets = packed != nullptr ? all_offsets + begin : scratch.offsets.get();
+      if (packed.panels == nullptr) support_offsets(p.metric, s, p.depth, begin, end, scratch.offsets.get());
+      offsets = packed.panels != nullptr ? packed.offsets + begin : scratch.offsets.get();
       entered = begin;
     };
     for_tiles<Form, S>(operands, rows, columns, scratch.tiles, enter, [&](int64_t i, int64_t j, auto& scores) {

@@ -9,12 +9,18 @@ using MetricConstant = std::integral_constant<Metric, M>;
 template <class F>
 void for_metric(Metric metric, F&& f) {
   switch (metric) {
-    case Metric::kEuclidean: return f(MetricConstant<Metric::kEuclidean>{});
-    case Metric::kSqEuclidean: return f(MetricConstant<Metric::kSqEuclidean>{});
-    case Metric::kCosine: return f(MetricConstant<Metric::kCosine>{});
-    case Metric::kDot: return f(MetricConstant<Metric::kDot>{});
-    case Metric::kManhattan: return f(MetricConstant<Metric::kManhattan>{});
-    case Metric::kKoch: return;
+    case Metric::kEuclidean:
+      return f(MetricConstant<Metric::kEuclidean>{});
+    case Metric::kSqEuclidean:
+      return f(MetricConstant<Metric::kSqEuclidean>{});
+    case Metric::kCosine:
+      return f(MetricConstant<Metric::kCosine>{});
+    case Metric::kDot:
+      return f(MetricConstant<Metric::kDot>{});
+    case Metric::kManhattan:
+      return f(MetricConstant<Metric::kManhattan>{});
+    case Metric::kKoch:
+      return;
   }
 }
 
@@ -34,28 +40,41 @@ inline Compute<S> row_distance(const S* x, const S* y, int64_t depth) {
   using L = Simd<T>;
   const T sum = sum_over<T>(depth, [&](int64_t k, int n, auto total) {
     const auto a = load_lanes<T>(x, k, n), b = load_lanes<T>(y, k, n);
-    if constexpr (M == Metric::kDot) return L::fma(a, b, total);
-    else if constexpr (M == Metric::kManhattan) return total + L::abs(a - b);
-    else return L::fma(a - b, a - b, total);
+    if constexpr (M == Metric::kDot)
+      return L::fma(a, b, total);
+    else if constexpr (M == Metric::kManhattan)
+      return total + L::abs(a - b);
+    else
+      return L::fma(a - b, a - b, total);
   });
-  if constexpr (M == Metric::kEuclidean) return std::sqrt(sum);
-  else if constexpr (M == Metric::kDot) return -sum;
-  else if constexpr (M == Metric::kCosine) return T(0.5) * (sum + T(is_zero_row(x, depth)) + T(is_zero_row(y, depth)));
-  else return sum;
+  if constexpr (M == Metric::kEuclidean)
+    return std::sqrt(sum);
+  else if constexpr (M == Metric::kDot)
+    return -sum;
+  else if constexpr (M == Metric::kCosine)
+    return T(0.5) * (sum + T(is_zero_row(x, depth)) + T(is_zero_row(y, depth)));
+  else
+    return sum;
 }
 
 // d distance / d own = distance_factor(distance) * distance_direction(own, other), for either of the two rows.
 template <Metric M, class T>
 inline typename Simd<T>::V distance_direction(typename Simd<T>::V own, typename Simd<T>::V other) {
-  if constexpr (M == Metric::kDot) return -other;
-  else if constexpr (M == Metric::kManhattan) return Simd<T>::sign(own - other);
-  else return own - other;
+  if constexpr (M == Metric::kDot)
+    return -other;
+  else if constexpr (M == Metric::kManhattan)
+    return Simd<T>::sign(own - other);
+  else
+    return own - other;
 }
 
 // The factor times the gradient that arrives; 0 at euclidean distance 0, NaN for a NaN gradient.
 template <Metric M, class T>
 inline T distance_factor(T gradient, T distance) {
-  if constexpr (M == Metric::kEuclidean) return distance == T(0) ? gradient * T(0) : gradient / distance;
-  else if constexpr (M == Metric::kSqEuclidean) return T(2) * gradient;
-  else return gradient;
+  if constexpr (M == Metric::kEuclidean)
+    return distance == T(0) ? gradient * T(0) : gradient / distance;
+  else if constexpr (M == Metric::kSqEuclidean)
+    return T(2) * gradient;
+  else
+    return gradient;
 }

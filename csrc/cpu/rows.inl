@@ -33,13 +33,14 @@ inline void store_lanes(S* row, int64_t k, int n, typename Simd<T>::V v) {
   n == Simd<T>::lanes ? Simd<T>::store(row + k, v) : Simd<T>::store(row + k, v, n);
 }
 
-// Whether `bytes` written in all, to arrays of rows of `row_bytes`, are worth writing past the caches: a store then needs no read of its line,
-// but nothing of what was written is left in a cache for the reader. Streamed rows are aligned.
+// Whether arrays of `rows` rows are worth writing past the caches: a store then needs no read of its line, but nothing that was written is
+// left in a cache for its reader. Streamed rows are aligned.
 constexpr int64_t kStreamBytes = 1 << 25;
 
 template <class... Pointers>
-inline bool streams(int64_t bytes, int64_t row_bytes, Pointers... pointers) {
-  return bytes >= kStreamBytes && ((reinterpret_cast<std::uintptr_t>(pointers) | ...) | static_cast<std::uintptr_t>(row_bytes)) % 64 == 0;
+inline bool streams(int64_t rows, int64_t row_bytes, Pointers... arrays) {
+  const std::uintptr_t bits = (reinterpret_cast<std::uintptr_t>(arrays) | ...) | static_cast<std::uintptr_t>(row_bytes);
+  return bits % 64 == 0 && rows * row_bytes * static_cast<int64_t>(sizeof...(arrays)) >= kStreamBytes;
 }
 
 template <bool kStream, class T, class S>

@@ -1,5 +1,5 @@
-// exp(-|v|), log1p of it, and what losses make of them: plain scalar code without branches or calls, so that loops over it vectorise. Both are
-// accurate to a few units in the last place, relative to the result: the loss of a well-separated pair keeps its digits.
+// exp(-|v|), log1p of it, and what losses make of them: plain scalar code without branches or calls, so that loops over it vectorise. Both
+// are accurate to a few units in the last place, relative to the result: the loss of a well-separated pair keeps its digits.
 
 template <class T>
 struct ExpConstants;
@@ -18,8 +18,8 @@ struct ExpConstants<double> {
   static constexpr double lowest = -746.0, lift = 0x1p512, ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
 };
 
-// exp(x) for x <= 0: 2^n exp(r), the n taken from the low bits of x / ln 2 + 1.5 * 2^mantissa. The power is built `lift` times too large, so that
-// the last product rounds into the subnormals, and below `lowest` to 0.
+// exp(x) for x <= 0: 2^n exp(r), the n taken from the low bits of x / ln 2 + 1.5 * 2^mantissa. The power is built `lift` times too large,
+// so that the last product rounds into the subnormals, and below `lowest` to 0.
 template <class T>
 inline T exp_of_negative(T x) {
   using C = ExpConstants<T>;

@@ -230,3 +230,20 @@ inline void for_tiles(const Operands<S>& o, Range rows, Range columns, TaskScrat
   }
 }
 
+
+template <class S>
+inline Compute<S> squared_norm(const S* row, int64_t depth) {
+  using T = Compute<S>;
+  return sum_over<T>(depth, [&](int64_t k, int n, auto sum) {
+    const auto v = load_lanes<T>(row, k, n);
+    return Simd<T>::fma(v, v, sum);
+  });
+}
+
+// What the product form adds to x.y for a row, so that scores order pairs by distance: -|row|^2 / 2, nothing for dot and cosine.
+template <class S>
+inline Compute<S> product_offset(Metric metric, const S* row, int64_t depth) {
+  using T = Compute<S>;
+  const bool euclidean = metric == Metric::kEuclidean || metric == Metric::kSqEuclidean;
+  return euclidean ? squared_norm(row, depth) / T(-2) : T(0);
+}

@@ -30,6 +30,9 @@ def compare(
 
     [bold]Example:[/] siamese-fast compare A1.png A2.png
     """
+    for path in (a, b):
+        if not path.is_file():
+            raise typer.BadParameter(f"{path} is not a file", param_hint="A, B")
     name, trained = get_model(model)
     with blaming("A, B"):
         first, second = trained.inputs.read([a]), trained.inputs.read([b])

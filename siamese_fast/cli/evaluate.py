@@ -43,7 +43,7 @@ def evaluate(
         typer.Option(
             metavar="DATA",
             help="[bold]digits[/] (handwritten, real), [bold]glyphs[/] (alphabets never trained on), "
-            "[bold]omniglot[/] (its official runs), a folder of class folders, or a CSV file. May be repeated.",
+            "[bold]omniglot[/] (its runs), a folder of class folders, or a CSV file. May be repeated.",
             show_default="digits and glyphs",
         ),
     ] = None,

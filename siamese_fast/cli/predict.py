@@ -52,6 +52,8 @@ def predict(
     """
     if reduce not in _REDUCTIONS:
         raise typer.BadParameter(f"{reduce!r} is none of {', '.join(_REDUCTIONS)}", param_hint="--reduce")
+    if not support.is_dir():
+        raise typer.BadParameter(f"{support} is not a folder", param_hint="--support")
     files, names = find_images(query, "--query")
     named = get_model(model)
     inputs = named.model.inputs

@@ -13,7 +13,7 @@ from rich.console import Console
 from siamese_fast import data
 from siamese_fast.cli._common import Json, Omniglot, Seed, blaming, emit, note, percent, table
 from siamese_fast.data import ImageSet
-from siamese_fast.models import ABOUT, WEIGHTS, Inputs, Model, inputs_of, save_model
+from siamese_fast.models import ABOUT, HISTORY, WEIGHTS, Inputs, Model, inputs_of, save_model
 from siamese_fast.recipes import RECIPES, Method, Recipe, one_shot_validation, train_recipe
 from siamese_fast.training import History
 
@@ -48,8 +48,8 @@ def train(
             "--data",
             "-d",
             metavar="DATA",
-            help="[bold]glyphs[/] (printed letters, built in), [bold]omniglot[/], a folder of class folders of "
-            "images, or a CSV file with the columns path and label.",
+            help="[bold]glyphs[/] (printed letters, built in), [bold]omniglot[/], a folder of class folders "
+            "of images, or a CSV file with the columns path and label.",
         ),
     ] = "glyphs",
     method: Annotated[
@@ -115,18 +115,22 @@ def train(
     _claim(folder, job, resume)
     note(f"training {method} on {len(images)} images of {images.num_classes} classes; the run is in {folder}")
     validate = one_shot_validation(recipe, omniglot) if _has_validation(source, omniglot) else None
-    with blaming("--data"):
-        network, history = train_recipe(
-            recipe,
-            seed,
-            images=images,
-            validate=validate,
-            validate_every=0 if source == "omniglot" else 100,
-            checkpoint=folder / CHECKPOINT,
-            resume=resume,
-            log_csv=folder / "history.csv",
-            **given,
-        )
+    try:
+        with blaming("--data"):
+            network, history = train_recipe(
+                recipe,
+                seed,
+                images=images,
+                validate=validate,
+                validate_every=0 if source == "omniglot" else 100,
+                checkpoint=folder / CHECKPOINT,
+                resume=resume,
+                log_csv=folder / HISTORY,
+                **given,
+            )
+    except KeyboardInterrupt:
+        note("stopped; the same command with --resume continues")
+        raise
     about = {**_described(job), "classes": images.num_classes, "images": len(images)}
     save_model(folder, Model(network, inputs, about), history)
     curve = _draw_curve(history, folder / CURVE)

@@ -1,1 +1,1 @@
-"""The C++ CPU kernels: one file an operation that allocates the outputs and hands addresses and sizes to the extension."""
+"""The C++ CPU kernels: each file allocates outputs and hands addresses and sizes to the extension."""

@@ -1,4 +1,4 @@
-"""What every native operation needs: the extension, codes of dtypes and metrics, the thread count, checked operands."""
+"""What every native operation needs: the extension, codes of its arguments, the thread count, checked operands."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ threads = torch.get_num_threads
 
 
 def address(value: Tensor | None) -> int:
-    """Where the elements of a tensor begin; 0 for none."""
-    return 0 if value is None else value.data_ptr()
+    """Where the elements of a tensor begin; 0 for none, never for an empty tensor, whose address is 0 too."""
+    return 0 if value is None else value.data_ptr() or 1
 
 
 def fresh(value: Tensor) -> Tensor:
-    """A tensor just allocated, on huge pages when it is large: first writes to small pages cost more than the arithmetic."""
+    """A tensor just allocated, on huge pages if large: faults of small pages would cost more than the arithmetic."""
     if value.nbytes >= LARGE:
         extension.use_huge_pages(value.data_ptr(), value.nbytes)
     return value

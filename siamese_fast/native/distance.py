@@ -13,16 +13,28 @@ def distance(x: Tensor, y: Tensor, metric: str) -> Tensor:
     rows, depth = x.shape
     distances = x.new_empty(rows, dtype=compute_dtype(x.dtype))
     extension.distance(
-        DTYPE[x.dtype], threads(), METRIC[metric], rows, depth, x.data_ptr(), y.data_ptr(), distances.data_ptr()
+        DTYPE[x.dtype],
+        threads(),
+        METRIC[metric],
+        rows,
+        depth,
+        x.data_ptr(),
+        y.data_ptr(),
+        distances.data_ptr(),
     )
     return distances
 
 
-def distance_backward(grad: Tensor, x: Tensor, y: Tensor, distances: Tensor, metric: str) -> tuple[Tensor, Tensor]:
+def distance_backward(
+    grad: Tensor, x: Tensor, y: Tensor, distances: Tensor, metric: str
+) -> tuple[Tensor, Tensor]:
     x, y = x.contiguous(), operand("y", y, x.dtype, x.shape)
     rows, depth = x.shape
     compute = compute_dtype(x.dtype)
-    grad, distances = operand("grad", grad, compute, (rows,)), operand("distances", distances, compute, (rows,))
+    grad, distances = (
+        operand("grad", grad, compute, (rows,)),
+        operand("distances", distances, compute, (rows,)),
+    )
     grad_x, grad_y = fresh(torch.empty_like(x)), fresh(torch.empty_like(y))
     extension.distance_backward(
         DTYPE[x.dtype],

@@ -9,7 +9,12 @@ from siamese_fast.native._call import DTYPE, METRIC, address, extension, threads
 
 
 def hardest_pairs(
-    x: Tensor, labels: Tensor, ref: Tensor | None, ref_labels: Tensor | None, self_index: Tensor | None, metric: str
+    x: Tensor,
+    labels: Tensor,
+    ref: Tensor | None,
+    ref_labels: Tensor | None,
+    self_index: Tensor | None,
+    metric: str,
 ) -> tuple[Tensor, Tensor]:
     positive, negative = torch.empty_like(labels), torch.empty_like(labels)
     extension.hardest_pairs(

@@ -5,7 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from siamese_fast.native._call import DTYPE, REDUCTION, compute_dtype, extension, fresh, operand, receiver, threads
+from siamese_fast.native._call import (
+    DTYPE,
+    REDUCTION,
+    compute_dtype,
+    extension,
+    fresh,
+    operand,
+    receiver,
+    threads,
+)
 
 
 def l1_similarity(h1: Tensor, h2: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -14,12 +23,22 @@ def l1_similarity(h1: Tensor, h2: Tensor, weight: Tensor, bias: Tensor) -> Tenso
     rows, depth = h1.shape
     logits = weight.new_empty(rows)
     extension.l1_similarity(
-        DTYPE[h1.dtype], threads(), rows, depth, h1.data_ptr(), h2.data_ptr(), weight.data_ptr(), bias.data_ptr(), logits.data_ptr()
+        DTYPE[h1.dtype],
+        threads(),
+        rows,
+        depth,
+        h1.data_ptr(),
+        h2.data_ptr(),
+        weight.data_ptr(),
+        bias.data_ptr(),
+        logits.data_ptr(),
     )
     return logits
 
 
-def l1_similarity_backward(grad: Tensor, h1: Tensor, h2: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def l1_similarity_backward(
+    grad: Tensor, h1: Tensor, h2: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     h1, h2, weight = _rows(h1, h2, weight)
     rows, depth = h1.shape
     grad = operand("grad", grad, weight.dtype, (rows,))

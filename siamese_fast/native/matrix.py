@@ -8,7 +8,9 @@ from torch import Tensor
 from siamese_fast.native._call import DTYPE, METRIC, address, compute_dtype, extension, threads
 
 
-def _write(metric: str, exact: bool, x: Tensor, y: Tensor, weight: Tensor | None, bias: Tensor | None, out: Tensor) -> None:
+def _write(
+    metric: str, exact: bool, x: Tensor, y: Tensor, weight: Tensor | None, bias: Tensor | None, out: Tensor
+) -> None:
     extension.matrix(
         DTYPE[x.dtype],
         threads(),
@@ -58,8 +60,12 @@ def distance_matrix(x: Tensor, y: Tensor, metric: str) -> Tensor:
     return out
 
 
-def distance_matrix_backward(grad: Tensor, x: Tensor, y: Tensor, distances: Tensor, metric: str) -> tuple[Tensor, Tensor]:
-    return _gradients(metric, grad.contiguous(), x.contiguous(), y.contiguous(), None, distances.contiguous())[:2]
+def distance_matrix_backward(
+    grad: Tensor, x: Tensor, y: Tensor, distances: Tensor, metric: str
+) -> tuple[Tensor, Tensor]:
+    return _gradients(
+        metric, grad.contiguous(), x.contiguous(), y.contiguous(), None, distances.contiguous()
+    )[:2]
 
 
 def l1_similarity_matrix(q: Tensor, s: Tensor, weight: Tensor, bias: Tensor, exact: bool) -> Tensor:
@@ -68,11 +74,15 @@ def l1_similarity_matrix(q: Tensor, s: Tensor, weight: Tensor, bias: Tensor, exa
     return out
 
 
-def l1_similarity_matrix_out(q: Tensor, s: Tensor, weight: Tensor, bias: Tensor, exact: bool, out: Tensor) -> None:
+def l1_similarity_matrix_out(
+    q: Tensor, s: Tensor, weight: Tensor, bias: Tensor, exact: bool, out: Tensor
+) -> None:
     _write("koch", exact, q, s, weight, bias, out)
 
 
-def l1_similarity_matrix_backward(grad: Tensor, q: Tensor, s: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def l1_similarity_matrix_backward(
+    grad: Tensor, q: Tensor, s: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return _gradients("koch", grad.contiguous(), q.contiguous(), s.contiguous(), weight.contiguous(), None)
 
 

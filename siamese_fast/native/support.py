@@ -18,21 +18,19 @@ def pack_support(rows: Tensor, metric: str) -> Tensor:
 def nearest_support(
     q: Tensor, s: Tensor, k: int, metric: str, weight: Tensor | None, bias: Tensor | None, packed: Tensor
 ) -> tuple[Tensor, Tensor]:
-    code, form = DTYPE[q.dtype], METRIC[metric]
-    usable = packed.numel() == extension.packed_bytes(code, form, *s.shape) and packed.numel() > 0
     scores = q.new_empty(q.shape[0], k, dtype=compute_dtype(q.dtype))
     indices = torch.empty(q.shape[0], k, dtype=torch.int64)
     extension.nearest_support(
-        code,
+        DTYPE[q.dtype],
         threads(),
-        form,
+        METRIC[metric],
         q.shape[0],
         s.shape[0],
         q.shape[1],
         k,
         q.data_ptr(),
         s.data_ptr(),
-        packed.data_ptr() if usable else 0,
+        packed.data_ptr() if packed.numel() else 0,
         address(weight),
         address(bias),
         scores.data_ptr(),

@@ -33,7 +33,9 @@ def triplet_loss(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x, table, anchor, positive, negative = _indexed(x, ref, anchor, positive, negative)
     rows = (x, table, table)
-    return _forward(rows, (anchor, positive, negative), positive.shape[0], margin, metric, hinge, reduction, zero_positive)
+    return _forward(
+        rows, (anchor, positive, negative), positive.shape[0], margin, metric, hinge, reduction, zero_positive
+    )
 
 
 def triplet_rows_loss(
@@ -79,7 +81,9 @@ def triplet_rows_loss_backward(
     rows = _matching(anchor, positive, negative)
     grad_a, grad_p, grad_n = (fresh(torch.empty_like(row)) for row in rows)
     grads = (grad_a, None, grad_p, grad_n)
-    _backward(grad, rows, (None, None, None), anchor.shape[0], d_ap, d_an, margin, metric, hinge, False, grads)
+    _backward(
+        grad, rows, (None, None, None), anchor.shape[0], d_ap, d_an, margin, metric, hinge, False, grads
+    )
     return grad_a, grad_p, grad_n
 
 
@@ -91,7 +95,13 @@ def _indexed(
     count = positive.shape if anchor is not None else x.shape[:1]
     if anchor is not None:
         anchor = operand("anchor", anchor, torch.int64, count)
-    return x, table, anchor, operand("positive", positive, torch.int64, count), operand("negative", negative, torch.int64, count)
+    return (
+        x,
+        table,
+        anchor,
+        operand("positive", positive, torch.int64, count),
+        operand("negative", negative, torch.int64, count),
+    )
 
 
 def _matching(anchor: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -157,7 +167,9 @@ def _backward(
 ) -> None:
     x, positives, negatives = rows
     compute = compute_dtype(x.dtype)
-    grad, d_ap, d_an = (operand(*named, compute, (count,)) for named in (("grad", grad), ("d_ap", d_ap), ("d_an", d_an)))
+    grad, d_ap, d_an = (
+        operand(*named, compute, (count,)) for named in (("grad", grad), ("d_ap", d_ap), ("d_an", d_an))
+    )
     extension.triplet_loss_backward(
         DTYPE[x.dtype],
         threads(),

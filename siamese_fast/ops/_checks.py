@@ -28,7 +28,9 @@ def embeddings(name: str, value: Tensor, like: tuple[str, Tensor] | None = None)
     if like is not None:
         other_name, other = like
         if value.shape[1] != other.shape[1]:
-            raise ValueError(f"{name} has {value.shape[1]} columns and {other_name} has {other.shape[1]}: they must agree")
+            raise ValueError(
+                f"{name} has {value.shape[1]} columns and {other_name} has {other.shape[1]}: they must agree"
+            )
         if value.dtype != other.dtype:
             raise TypeError(f"{name} is {value.dtype} and {other_name} is {other.dtype}: they must agree")
         same_device(name, value, other_name, other)
@@ -37,12 +39,16 @@ def embeddings(name: str, value: Tensor, like: tuple[str, Tensor] | None = None)
 
 def same_rows(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
     if value.shape[0] != other.shape[0]:
-        raise ValueError(f"{name} has {value.shape[0]} rows and {other_name} has {other.shape[0]}: they must agree")
+        raise ValueError(
+            f"{name} has {value.shape[0]} rows and {other_name} has {other.shape[0]}: they must agree"
+        )
 
 
 def same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
     if value.device != other.device:
-        raise ValueError(f"{name} is on {value.device} and {other_name} is on {other.device}: they must agree")
+        raise ValueError(
+            f"{name} is on {value.device} and {other_name} is on {other.device}: they must agree"
+        )
 
 
 def weight(value: Tensor, x: Tensor) -> Tensor:
@@ -64,7 +70,9 @@ def bias(value: Tensor | float | None, x: Tensor) -> Tensor:
         return torch.zeros((), dtype=compute, device=x.device)
     if not isinstance(value, Tensor):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(f"bias must be None, a number or a tensor of one element, got {type(value).__name__}")
+            raise TypeError(
+                f"bias must be None, a number or a tensor of one element, got {type(value).__name__}"
+            )
         return torch.tensor(float(value), dtype=compute, device=x.device)
     if tuple(value.shape) not in ((), (1,)):
         raise ValueError(f"bias must have shape [] or [1], got {list(value.shape)}")
@@ -117,5 +125,7 @@ def choice(name: str, value: object, accepted: tuple[str, ...]) -> None:
 
 
 def margin(value: float | None) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value != value):
+    if value is not None and (
+        isinstance(value, bool) or not isinstance(value, (int, float)) or value != value
+    ):
         raise ValueError(f"margin must be a number, or None for the soft margin, got {value!r}")

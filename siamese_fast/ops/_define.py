@@ -91,7 +91,9 @@ def differentiable(
     def call(*inputs: Any) -> Any:
         if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
             return Composable.apply(*inputs)
-        if torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in inputs):
+        if torch.is_grad_enabled() and any(
+            isinstance(value, Tensor) and value.requires_grad for value in inputs
+        ):
             return Eager.apply(*inputs)
         return operation(*inputs)
 
@@ -107,5 +109,7 @@ def _of_formula(
 ) -> Grads:
     wanted = [value for value, need in zip(inputs, needed, strict=True) if need]
     with torch.enable_grad():
-        found = iter(torch.autograd.grad(formula(*inputs, *tape), wanted, grad, create_graph=True, allow_unused=True))
+        found = iter(
+            torch.autograd.grad(formula(*inputs, *tape), wanted, grad, create_graph=True, allow_unused=True)
+        )
     return tuple(next(found) if need else None for need in needed)

@@ -46,7 +46,9 @@ def distance_formula(x: Tensor, y: Tensor, metric: str) -> Tensor:
     square = difference.square().sum(-1)
     if metric == "euclidean":
         zero = square == 0
-        return torch.where(zero, torch.zeros_like(square), torch.where(zero, torch.ones_like(square), square).sqrt())
+        return torch.where(
+            zero, torch.zeros_like(square), torch.where(zero, torch.ones_like(square), square).sqrt()
+        )
     if metric == "cosine":
         return 0.5 * (square + is_zero_row(x) + is_zero_row(y))
     return square
@@ -98,7 +100,11 @@ def distance_gradient(x: Tensor, y: Tensor, distance: Tensor, metric: str) -> Te
     if metric == "cosine":
         return x - y
     zero = (distance == 0).unsqueeze(-1)
-    return torch.where(zero, torch.zeros_like(x), (x - y) / torch.where(zero, torch.ones_like(x[..., :1]), distance.unsqueeze(-1)))
+    return torch.where(
+        zero,
+        torch.zeros_like(x),
+        (x - y) / torch.where(zero, torch.ones_like(x[..., :1]), distance.unsqueeze(-1)),
+    )
 
 
 def row_blocks(rows: int, columns: int) -> Iterator[slice]:

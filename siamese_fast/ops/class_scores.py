@@ -14,7 +14,14 @@ from torch import Tensor
 from siamese_fast.ops import _checks as check
 from siamese_fast.ops import _metrics as metrics
 from siamese_fast.ops._define import define
-from siamese_fast.ops.support import PreparedSupport, check_class_index, class_count, resolve, score_block, score_columns
+from siamese_fast.ops.support import (
+    PreparedSupport,
+    check_class_index,
+    class_count,
+    resolve,
+    score_block,
+    score_columns,
+)
 
 REDUCES = ("max", "mean", "prototype")
 
@@ -58,10 +65,15 @@ def class_scores(
         class_index = check_class_index(class_index, support.rows, num_classes)
     rows, packed = support.rows, support.packed
     if reduce == "prototype":
-        rows, packed = metrics.operand(_prototypes(rows, class_index, num_classes), support.metric), q.new_empty(0)
+        rows, packed = (
+            metrics.operand(_prototypes(rows, class_index, num_classes), support.metric),
+            q.new_empty(0, dtype=torch.uint8),
+        )
         class_index = torch.arange(num_classes, device=q.device)
         q, reduce = q.to(rows.dtype), "max"
-    scores: Tensor = _op(q, rows, class_index, num_classes, support.metric, support.weight, support.bias, reduce, packed)
+    scores: Tensor = _op(
+        q, rows, class_index, num_classes, support.metric, support.weight, support.bias, reduce, packed
+    )
     return scores
 
 
@@ -92,7 +104,9 @@ def _reference(
     for rows in metrics.row_blocks(q.shape[0], score_columns(s, metric)):
         block = score_block(q[rows].to(compute), supports, metric, weight, bias)
         if reduce == "max":
-            scores[rows] = scores[rows].scatter_reduce_(1, class_index.expand_as(block), block.masked_fill(block.isnan(), -torch.inf), "amax")
+            scores[rows] = scores[rows].scatter_reduce_(
+                1, class_index.expand_as(block), block.masked_fill(block.isnan(), -torch.inf), "amax"
+            )
         else:
             total = torch.zeros_like(scores[rows]).index_add_(1, class_index, block)
             scores[rows] = torch.where(count > 0, total / count, -torch.inf)
@@ -103,5 +117,7 @@ _op = define(
     "class_scores(Tensor q, Tensor s, Tensor class_index, int num_classes, str metric, Tensor? weight, Tensor? bias,"
     " str reduce, Tensor packed) -> Tensor",
     _reference,
-    lambda q, s, class_index, num_classes, *_: q.new_empty(q.shape[0], num_classes, dtype=check.compute_dtype(q.dtype)),
+    lambda q, s, class_index, num_classes, *_: q.new_empty(
+        q.shape[0], num_classes, dtype=check.compute_dtype(q.dtype)
+    ),
 )

@@ -63,7 +63,9 @@ def _rows_formula(x: Tensor, y: Tensor, metric: str) -> Tensor:
     return metrics.distance_formula(x.to(compute), y.to(compute), metric)
 
 
-def _rows_backward(grad: Tensor, x: Tensor, y: Tensor, distances: Tensor, metric: str) -> tuple[Tensor, Tensor]:
+def _rows_backward(
+    grad: Tensor, x: Tensor, y: Tensor, distances: Tensor, metric: str
+) -> tuple[Tensor, Tensor]:
     left, right = x.to(grad.dtype), y.to(grad.dtype)
     grad_x = grad[:, None] * metrics.distance_gradient(left, right, distances, metric)
     grad_y = -grad[:, None] * left if metric == "dot" else -grad_x
@@ -83,7 +85,9 @@ def _matrix_reference(x: Tensor, y: Tensor, metric: str) -> Tensor:
     return out
 
 
-def _matrix_backward(grad: Tensor, x: Tensor, y: Tensor, distances: Tensor, metric: str) -> tuple[Tensor, Tensor]:
+def _matrix_backward(
+    grad: Tensor, x: Tensor, y: Tensor, distances: Tensor, metric: str
+) -> tuple[Tensor, Tensor]:
     left, right = x.to(grad.dtype), y.to(grad.dtype)
     if metric == "dot":
         return (-(grad @ right)).to(x.dtype), (-(grad.T @ left)).to(y.dtype)
@@ -133,6 +137,11 @@ def _matrix_gradients(grad: Tensor, inputs: tuple[Tensor, Tensor, str], tape: tu
 
 
 _apply = differentiable(
-    _op, backward=_row_gradients, formula=lambda x, y, metric, _: _rows_formula(x, y, metric), tape=slice(0, 1)
+    _op,
+    backward=_row_gradients,
+    formula=lambda x, y, metric, _: _rows_formula(x, y, metric),
+    tape=slice(0, 1),
 )
-_apply_matrix = differentiable(_matrix_op, backward=_matrix_gradients, formula=_matrix_formula, tape=slice(0, 1))
+_apply_matrix = differentiable(
+    _matrix_op, backward=_matrix_gradients, formula=_matrix_formula, tape=slice(0, 1)
+)

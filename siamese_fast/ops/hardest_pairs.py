@@ -47,7 +47,14 @@ def hardest_pairs(
     """
     check.choice("metric", metric, check.METRICS)
     x, labels, ref, ref_labels, self_index = mining_arguments(x, labels, ref, ref_labels, self_index)
-    return mine(metrics.operand(x, metric), labels, metrics.operand(ref, metric) if ref is not None else None, ref_labels, self_index, metric)
+    return mine(
+        metrics.operand(x, metric),
+        labels,
+        metrics.operand(ref, metric) if ref is not None else None,
+        ref_labels,
+        self_index,
+        metric,
+    )
 
 
 def mining_arguments(
@@ -69,16 +76,28 @@ def mining_arguments(
 
 
 def mine(
-    x: Tensor, labels: Tensor, ref: Tensor | None, ref_labels: Tensor | None, self_index: Tensor | None, metric: str
+    x: Tensor,
+    labels: Tensor,
+    ref: Tensor | None,
+    ref_labels: Tensor | None,
+    self_index: Tensor | None,
+    metric: str,
 ) -> tuple[Tensor, Tensor]:
     """`hardest_pairs` for checked arguments, rows of unit length for cosine."""
     with torch.no_grad():
-        found: tuple[Tensor, Tensor] = _op(x.detach(), labels, None if ref is None else ref.detach(), ref_labels, self_index, metric)
+        found: tuple[Tensor, Tensor] = _op(
+            x.detach(), labels, None if ref is None else ref.detach(), ref_labels, self_index, metric
+        )
     return found
 
 
 def _reference(
-    x: Tensor, labels: Tensor, ref: Tensor | None, ref_labels: Tensor | None, self_index: Tensor | None, metric: str
+    x: Tensor,
+    labels: Tensor,
+    ref: Tensor | None,
+    ref_labels: Tensor | None,
+    self_index: Tensor | None,
+    metric: str,
 ) -> tuple[Tensor, Tensor]:
     compute = check.compute_dtype(x.dtype)
     own = torch.arange(x.shape[0], device=x.device) if ref is None else self_index

@@ -61,7 +61,9 @@ def l1_similarity_bce(
     """
     check.choice("reduction", reduction, check.REDUCTIONS)
     h1, h2, weight, bias = _koch_arguments(h1, h2, weight, bias)
-    loss: Tensor = _apply_bce(h1, h2, weight, bias, _target(target, h1), _pos_weight(pos_weight), reduction)[0]
+    loss: Tensor = _apply_bce(h1, h2, weight, bias, _target(target, h1), _pos_weight(pos_weight), reduction)[
+        0
+    ]
     return loss
 
 
@@ -91,14 +93,23 @@ def l1_similarity_bce_grad(
     if out is None:
         out = (torch.empty_like(h1), torch.empty_like(h2))
     for name, buffer, like in (("out[0]", out[0], h1), ("out[1]", out[1], h2)):
-        if buffer.shape != like.shape or buffer.dtype != like.dtype or buffer.device != like.device or not buffer.is_contiguous():
-            raise ValueError(f"{name} must be contiguous {like.dtype} {list(like.shape)} on {like.device}, got {buffer.dtype} {list(buffer.shape)}")
+        if (
+            buffer.shape != like.shape
+            or buffer.dtype != like.dtype
+            or buffer.device != like.device
+            or not buffer.is_contiguous()
+        ):
+            raise ValueError(
+                f"{name} must be contiguous {like.dtype} {list(like.shape)} on {like.device}, got {buffer.dtype} {list(buffer.shape)}"
+            )
     arguments = (h1, h2, weight, bias, _target(target, h1), _pos_weight(pos_weight), reduction)
     loss, grad_weight, grad_bias = _bce_grad_op(*arguments, *out)
     return loss, out[0], out[1], grad_weight, grad_bias
 
 
-def _koch_arguments(h1: Tensor, h2: Tensor, weight: Tensor, bias: Tensor | float | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _koch_arguments(
+    h1: Tensor, h2: Tensor, weight: Tensor, bias: Tensor | float | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     h1 = check.embeddings("h1", h1)
     h2 = check.embeddings("h2", h2, like=("h1", h1))
     check.same_rows("h2", h2, "h1", h1)

@@ -52,7 +52,9 @@ def l1_similarity_matrix(
         raise ValueError("out= does not take part in autograd: call under torch.no_grad() or leave it out")
     shape = (q.shape[0], s.shape[0])
     if out.shape != shape or out.dtype != weight.dtype or out.device != q.device or not out.is_contiguous():
-        raise ValueError(f"out must be contiguous {weight.dtype} {list(shape)} on {q.device}, got {out.dtype} {list(out.shape)}")
+        raise ValueError(
+            f"out must be contiguous {weight.dtype} {list(shape)} on {q.device}, got {out.dtype} {list(out.shape)}"
+        )
     _out_op(q, s, weight, bias, exact, out)
     return out
 
@@ -75,7 +77,11 @@ def _reference(q: Tensor, s: Tensor, weight: Tensor, bias: Tensor, exact: bool) 
 
 def _backward(grad: Tensor, q: Tensor, s: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     queries, supports = q.to(weight.dtype), s.to(weight.dtype)
-    row_sums, column_sums, grad_weight = torch.zeros_like(queries), torch.zeros_like(supports), torch.zeros_like(weight)
+    row_sums, column_sums, grad_weight = (
+        torch.zeros_like(queries),
+        torch.zeros_like(supports),
+        torch.zeros_like(weight),
+    )
     for rows in row_blocks(q.shape[0], s.shape[0] * q.shape[1]):
         difference = queries[rows, None, :] - supports[None, :, :]
         signed = grad[rows, :, None] * difference.sign()

@@ -82,12 +82,18 @@ def check_class_index(class_index: Tensor, s: Tensor, num_classes: int) -> Tenso
     if class_index.device.type == "cpu" and class_index.numel() and not torch.compiler.is_compiling():
         low, high = torch.aminmax(class_index)
         if int(low) < 0 or int(high) >= num_classes:
-            raise IndexError(f"class_index must lie in [0, {num_classes}), got values from {int(low)} to {int(high)}")
+            raise IndexError(
+                f"class_index must lie in [0, {num_classes}), got values from {int(low)} to {int(high)}"
+            )
     return class_index
 
 
 def resolve(
-    q: Tensor, s: Tensor | PreparedSupport, metric: str | None, weight: Tensor | None, bias: Tensor | float | None
+    q: Tensor,
+    s: Tensor | PreparedSupport,
+    metric: str | None,
+    weight: Tensor | None,
+    bias: Tensor | float | None,
 ) -> tuple[Tensor, PreparedSupport]:
     """Checked queries and supports for a look-up; supports given as rows are wrapped without packing."""
     q = check.embeddings("q", q).detach()
@@ -105,7 +111,9 @@ def resolve(
             metric, weight, bias = "koch", check.weight(weight, q).detach(), check.bias(bias, q).detach()
         elif bias is not None:
             raise ValueError("bias goes with weight: the other metrics have none")
-        support = PreparedSupport(metrics.operand(rows, metric), metric, weight, bias, None, None, q.new_empty(0))
+        support = PreparedSupport(
+            metrics.operand(rows, metric), metric, weight, bias, None, None, q.new_empty(0, dtype=torch.uint8)
+        )
     q = metrics.operand(q, support.metric)
     check.embeddings("q", q, like=("s", support.rows))
     return q, support
@@ -127,6 +135,6 @@ def score_columns(s: Tensor, metric: str) -> int:
 
 _pack_op = define(
     "pack_support(Tensor rows, str metric) -> Tensor",
-    lambda rows, metric: rows.new_empty(0),
-    lambda rows, metric: rows.new_empty(torch.library.get_ctx().new_dynamic_size()),
+    lambda rows, metric: rows.new_empty(0, dtype=torch.uint8),
+    lambda rows, metric: rows.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.uint8),
 )

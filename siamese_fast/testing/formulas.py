@@ -11,7 +11,6 @@ that differences of them are uncertain by eps (|x| + |y|), not by eps |x - y|.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 LEFT_OUT = 1e30
@@ -124,21 +123,24 @@ def slope_terms(x: Tensor, y: Tensor, metric: str, *, unit: bool = False) -> tup
 def through_unit(terms: Tensor, x: Tensor) -> Tensor:
     """Terms of a gradient in unit rows, taken back through their normalisation to rows x [N, D].
 
-    Twice what they would be of exact unit rows: the length, its inverse and their product are rounded too.
+    Four times what they would be of exact unit rows, which pass through four roundings of their own: the sum of
+    squares, its root, the inverse and the product.
     """
     unit, length = unit_rows(x).abs(), torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     along = unit * (unit * terms).sum(-1, keepdim=True)
-    return torch.where(length == 0, 0.0, 2 * (terms + along) / torch.where(length == 0, 1.0, length))
+    return torch.where(length == 0, 0.0, 4 * (terms + along) / torch.where(length == 0, 1.0, length))
+
+
+def softplus(x: Tensor) -> Tensor:
+    return torch.logaddexp(x, torch.zeros_like(x))
 
 
 def binary_cross_entropy(logits: Tensor, target: Tensor, pos_weight: float, reduction: str) -> Tensor:
-    return F.binary_cross_entropy_with_logits(
-        logits,
-        target.to(logits),
-        pos_weight=logits.new_tensor(pos_weight),
-        reduction="none" if reduction == "none" else "sum",
-    ) / (max(1, logits.shape[0]) if reduction == "mean" else 1)
+    """Of two softplus: the gradient of torch's own form, sigmoid(x) - 1, cancels for confident positives."""
+    target = target.to(logits)
+    each = (1 - target) * softplus(logits) + pos_weight * target * softplus(-logits)
+    return each if reduction == "none" else each.sum() / (max(1, len(each)) if reduction == "mean" else 1)
 
 
 def hinge(violation: Tensor, smooth: bool) -> Tensor:
-    return torch.logaddexp(violation, torch.zeros_like(violation)) if smooth else violation.clamp_min(0)
+    return softplus(violation) if smooth else violation.clamp_min(0)

@@ -22,13 +22,13 @@ METRICS = ("euclidean", "sqeuclidean", "cosine", "dot", "manhattan")
 
 def _rows(draw: Draw, size: Size) -> Inputs:
     x, y = draw.rows(size.rows, size.depth), draw.rows(size.rows, size.depth)
-    y[: size.rows // 4] = x[: size.rows // 4]
+    y[: size.rows // 8] = x[: size.rows // 8]
     return {"x": x, "y": y}
 
 
 def _two_sets(draw: Draw, size: Size) -> Inputs:
     x, y = draw.rows(size.rows, size.depth), draw.rows(size.others, size.depth)
-    shared = min(size.rows, size.others) // 4
+    shared = min(size.rows, size.others) // 8
     y[:shared] = x[:shared]
     return {"x": x, "y": y}
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from siamese_fast import ops
 from siamese_fast.testing.case import Case, Draw, Inputs, Options, Size, register
-from siamese_fast.testing.formulas import binary_cross_entropy, pair_terms, pair_values
+from siamese_fast.testing.formulas import binary_cross_entropy, pair_terms, pair_values, softplus
 
 
 def _pairs(draw: Draw, size: Size) -> Inputs:
@@ -65,7 +65,6 @@ def _averaged(options: Options, count: int) -> float:
 def _loss_terms(inputs: Inputs, options: Options, _: Inputs) -> tuple[Tensor, ...]:
     logits, negative, positive = _sides(inputs, options)
     slope = negative * logits.sigmoid() + positive * (-logits).sigmoid()
-    softplus = torch.nn.functional.softplus
     each = negative * softplus(logits) + positive * softplus(-logits) + slope * _logit_terms(inputs)
     if options.get("reduction", "mean") == "none":
         return (each,)

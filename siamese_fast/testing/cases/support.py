@@ -12,7 +12,15 @@ from torch import Tensor
 from siamese_fast import ops
 from siamese_fast.testing.case import CASES, Case, Draw, Inputs, Options, Size, register
 from siamese_fast.testing.extremes import EXACT_METRICS, check_ranked, is_integral, mining_values, uncertainty
-from siamese_fast.testing.formulas import pair_scores, pair_terms, slope_terms, through_unit, unit_rows
+from siamese_fast.testing.formulas import (
+    pair_scores,
+    pair_terms,
+    plain_matrix,
+    scores_of,
+    slope_terms,
+    through_unit,
+    unit_rows,
+)
 
 METRICS = ("euclidean", "sqeuclidean", "cosine", "dot", "manhattan")
 CLASSES = 7

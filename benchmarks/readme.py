@@ -1,0 +1,136 @@
+"""The README's tables, from the JSON files in results/: nothing measured is typed by hand.
+
+Each table stands between `<!-- table: NAME -->` and `<!-- end -->`. `--check` writes nothing and fails where
+the README is not what the results say.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+README = FOLDER.parent / "README.md"
+QUALITY = FOLDER / "results" / "quality.json"
+SPEED = FOLDER / "results" / "speed.json"
+_MARKED = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_METHODS = {
+    "softmax": "pairs: Koch head, in-batch softmax",
+    "triplets": "triplets: batch-hard, soft margin",
+    "bce": "pairs: Koch head, cross-entropy, hardest negatives",
+    "pairs": "pairs: Koch head, cross-entropy, as published",
+}
+
+
+def glyphs() -> list[str]:
+    """Trained on glyphs: real digits and held-out alphabets."""
+    found = read(QUALITY)
+    lines = header(
+        "trained on printed letters",
+        "handwritten digits, 10-way",
+        "held-out alphabets, 20-way",
+        "CPU minutes",
+    )
+    for method, entry in entries(found, "glyphs"):
+        cells = (cell(entry, "digits_accuracy"), cell(entry, "letters_accuracy"), minutes(entry))
+        lines.append(row(_METHODS[method], *cells))
+    if pixels := found.get("raw_pixels"):
+        cells = (f"{100 * pixels[name]:.1f} %" for name in ("digits_accuracy", "letters_accuracy"))
+        lines.append(row("nearest raw pixels", *cells, "-"))
+    return lines
+
+
+def omniglot() -> list[str]:
+    """Trained on Omniglot's small background set: error on the official runs."""
+    found = read(QUALITY)
+    lines = header(
+        "trained on 136 characters", "error, one view", "error, turned and jittered views", "CPU minutes"
+    )
+    for method, entry in entries(found, "omniglot"):
+        cells = (cell(entry, "runs_error"), cell(entry, "runs_error_views"), minutes(entry))
+        lines.append(row(_METHODS[method], *cells))
+    if "runs_error" in found.get("raw_pixels", {}):
+        lines.append(row("nearest raw pixels", f"{100 * found['raw_pixels']['runs_error']:.1f} %", "-", "-"))
+    return lines
+
+
+def machine() -> list[str]:
+    """Where the accuracies were measured."""
+    device = read(QUALITY).get("device")
+    if device is None:
+        return []
+    where = f"{device['processor']} ({device['instruction_set']}), torch {device['libraries']['torch']}"
+    return [f"Measured on one core of {where}."]
+
+
+def speed() -> list[str]:
+    """Every operation beside the fastest other library, from results/speed.json."""
+    found = read(SPEED).get("rows", [])
+    if not found:
+        return []
+    lines = header("task", "siamese_fast, ms", "the fastest other", "its ms", "times faster")
+    for one in found:
+        other = one["best_peer_ms"]
+        cells = (f"{one['ours_ms']:.3g}", one["best_peer"], f"{other:.3g}", f"{other / one['ours_ms']:.1f}")
+        lines.append(row(one["task"], *cells))
+    return lines
+
+
+TABLES: dict[str, Callable[[], list[str]]] = {
+    "machine": machine,
+    "glyphs": glyphs,
+    "omniglot": omniglot,
+    "speed": speed,
+}
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def entries(found: dict[str, Any], kind: str) -> list[tuple[str, dict[str, Any]]]:
+    """(method, results) of every recipe on that data with a result, in the order of `_METHODS`."""
+    recipes = found.get("recipes", {})
+    named = [(method, recipes.get(f"{kind}-{method}", {})) for method in _METHODS]
+    return [(method, entry) for method, entry in named if entry.get("runs")]
+
+
+def header(*columns: str) -> list[str]:
+    return [row(*columns), row("---", *["---:"] * (len(columns) - 1))]
+
+
+def row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def cell(entry: dict[str, Any], name: str) -> str:
+    """Mean over the seeds and its standard error, in percent."""
+    mean, error = entry["mean"][name], entry["standard_error"][name]
+    return f"{100 * mean:.1f} %" if error is None else f"{100 * mean:.1f} ± {100 * error:.1f} %"
+
+
+def minutes(entry: dict[str, Any]) -> str:
+    return f"{entry['mean']['cpu_minutes']:.1f}"
+
+
+def filled(text: str) -> str:
+    """The README with every marked table made anew."""
+    return _MARKED.sub(
+        lambda match: match[1] + "".join(f"{line}\n" for line in TABLES[match[2]]()) + match[4], text
+    )
+
+
+def main() -> None:
+    before = README.read_text()
+    after = filled(before)
+    if "--check" in sys.argv[1:]:
+        sys.exit("README.md is not what benchmarks/results say: run `make readme`" if after != before else 0)
+    README.write_text(after)
+
+
+if __name__ == "__main__":
+    main()

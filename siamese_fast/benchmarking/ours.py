@@ -1,0 +1,66 @@
+"""The operations of siamese_fast as contenders, called through their public names."""
+
+from __future__ import annotations
+
+import torch
+
+from siamese_fast import ops
+from siamese_fast.benchmarking.contender import Call, Contender, Inputs
+
+MARGIN = 0.2
+NAME = "siamese_fast"
+
+
+def batch_hard() -> Contender:
+    return Contender(
+        NAME, "ours", lambda given: lambda: ops.batch_hard_triplet_loss(given["x"], given["labels"], MARGIN)
+    )
+
+
+def koch_matrix() -> Contender:
+    return Contender(NAME, "ours", lambda given: lambda: ops.l1_similarity_matrix(**given))
+
+
+def koch_matrix_out() -> Contender:
+    """Into a tensor that the caller reuses."""
+
+    def build(given: Inputs) -> Call:
+        out = torch.empty(len(given["q"]), len(given["s"]))
+        return lambda: ops.l1_similarity_matrix(**given, out=out)
+
+    return Contender(NAME, "ours", build)
+
+
+def pairs_bce() -> Contender:
+    return Contender(NAME, "ours", lambda given: lambda: ops.l1_similarity_bce(**given))
+
+
+def pairs_bce_grad() -> Contender:
+    """Loss and gradients in one pass, into tensors that the caller reuses."""
+
+    def build(given: Inputs) -> Call:
+        plain = {name: value.detach() for name, value in given.items()}
+        out = (torch.empty_like(plain["h1"]), torch.empty_like(plain["h2"]))
+        return lambda: ops.l1_similarity_bce_grad(**plain, out=out)
+
+    return Contender(NAME, "ours", build, whole=True)
+
+
+def nearest(k: int) -> Contender:
+    """The support set is prepared once, as the libraries' indexes are."""
+
+    def build(given: Inputs) -> Call:
+        support = ops.prepare_support(given["s"], "sqeuclidean")
+        return lambda: ops.nearest_support(given["q"], support, k)
+
+    return Contender(NAME, "ours", build, answer=lambda found: (-found[0],))
+
+
+def class_scores(num_classes: int) -> Contender:
+    def build(given: Inputs) -> Call:
+        support = ops.prepare_support(
+            given["s"], "sqeuclidean", class_index=given["class_index"], num_classes=num_classes
+        )
+        return lambda: ops.class_scores(given["q"], support, reduce="max")
+
+    return Contender(NAME, "ours", build)
