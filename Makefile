@@ -6,6 +6,7 @@ JOBS ?= 2
 
 BIN := .venv/bin
 READY := .venv/ready
+PEERS := .venv/ready-to-bench
 SANITIZED := build/sanitize
 NATIVE := setup.py $(shell find csrc -type f)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
@@ -32,11 +33,11 @@ test-sanitize: $(READY)  ## the native operations under AddressSanitizer and Und
 quality: $(READY)  ## accuracy of every recipe over seeds; SIAMESE_FAST_OMNIGLOT names the folder with Omniglot's archives
 	@$(BIN)/python benchmarks/quality.py
 
-bench: $(READY)  ## speed against other libraries, the small set
+bench: $(PEERS)  ## speed against other libraries, the small set
 	@$(BIN)/siamese-fast bench
 
-bench-full: $(READY)  ## speed against other libraries, every case
-	@$(BIN)/siamese-fast bench --full
+bench-full: $(PEERS)  ## every case, into benchmarks/results/speed.json, for `make readme`
+	@$(BIN)/siamese-fast bench --full --output benchmarks/results/speed.json
 
 readme: $(READY)  ## the tables of the README from benchmarks/results
 	@$(BIN)/python benchmarks/readme.py
@@ -60,4 +61,9 @@ $(READY): pyproject.toml constraints.txt $(NATIVE)
 	@echo "installing the pinned dependencies and building the extension ..."
 	@$(PIP) setuptools pybind11
 	@$(PIP) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+$(PEERS): $(READY)
+	@echo "installing the libraries to compare with ..."
+	@$(PIP) --no-build-isolation --editable '.[bench]'
 	@touch $@

@@ -1,8 +1,8 @@
 """The native extension; everything else about the package is in pyproject.toml.
 
-SIAMESE_FAST_EXTENSION   0 builds none, so that plain torch serves; 1 makes a failed build an error on every platform.
-                         By default it is an error on Linux x86-64 and a warning elsewhere.
-SIAMESE_FAST_SANITIZE    sanitizers to build with, such as address,undefined.
+SIAMESE_FAST_EXTENSION=0 builds none, so that plain torch serves; 1 makes a failed build an error everywhere,
+which it is on Linux x86-64 anyway; elsewhere it is a warning. SIAMESE_FAST_SANITIZE names sanitizers to build
+with, such as address,undefined.
 """
 
 import os
@@ -25,7 +25,7 @@ def files(*patterns: str) -> list[str]:
 
 
 def flags() -> tuple[list[str], list[str]]:
-    """Compiler and linker flags. Vector code is chosen at run time: never -march=native, never -ffast-math."""
+    """Of compiler and linker. Vector code is chosen at run time: never -march=native, never -ffast-math."""
     common = ["-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
     if not SANITIZERS:
         return ["-O3", *common], ["-fopenmp"]

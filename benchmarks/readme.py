@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from siamese_fast.benchmarking import comparison, report
+
 FOLDER = Path(__file__).parent
 README = FOLDER.parent / "README.md"
 QUALITY = FOLDER / "results" / "quality.json"
@@ -68,16 +70,13 @@ def machine() -> list[str]:
 
 
 def speed() -> list[str]:
-    """Every operation beside the fastest other library, from results/speed.json."""
-    found = read(SPEED).get("rows", [])
-    if not found:
-        return []
-    lines = header("task", "siamese_fast, ms", "the fastest other", "its ms", "times faster")
-    for one in found:
-        other = one["best_peer_ms"]
-        cells = (f"{one['ours_ms']:.3g}", one["best_peer"], f"{other:.3g}", f"{other / one['ours_ms']:.1f}")
-        lines.append(row(one["task"], *cells))
-    return lines
+    """Every row of the benchmark, from results/speed.json."""
+    return report.markdown(comparison.load(SPEED)) if SPEED.exists() else []
+
+
+def speed_machine() -> list[str]:
+    """Where the times were measured."""
+    return [f"Measured on {report.where(comparison.load(SPEED))}."] if SPEED.exists() else []
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {
@@ -85,6 +84,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "glyphs": glyphs,
     "omniglot": omniglot,
     "speed": speed,
+    "speed_machine": speed_machine,
 }
 
 

@@ -11,7 +11,7 @@ from siamese_fast.models import DefaultMethod, Model, train_default
 from siamese_fast.training import History
 
 METHODS: tuple[DefaultMethod, ...] = ("softmax", "triplets")
-TITLES = {"softmax": "Koch head, pairs in the batch", "triplets": "triplets, batch-hard"}
+TITLES = {"softmax": "pairs (Koch head)", "triplets": "triplets (batch-hard)"}
 
 
 @dataclass(frozen=True)

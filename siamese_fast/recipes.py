@@ -53,7 +53,7 @@ class Recipe:
     data: Literal["glyphs", "omniglot"]
     method: Method
     options: FitOptions
-    channels: tuple[int, ...] = (64, 64, 64, 64)
+    channels: tuple[int, ...] = (32, 64, 64, 64)
     embedding_dim: int | None = None
     p: int = 32
     k: int = 4
@@ -84,8 +84,7 @@ class Recipe:
 _GLYPHS = Recipe(
     data="glyphs",
     method="softmax",
-    options=FitOptions(steps=1000),
-    channels=(32, 64, 64, 64),
+    options=FitOptions(steps=1200),
     embedding_dim=256,
     p=64,
     k=2,
@@ -94,7 +93,9 @@ _GLYPHS = Recipe(
 _OMNIGLOT = Recipe(
     data="omniglot",
     method="triplets",
-    options=FitOptions(steps=2400),
+    options=FitOptions(steps=3600),
+    p=64,
+    k=2,
     augment=Augmentation(elastic=0.03),
 )
 
@@ -104,8 +105,8 @@ RECIPES: dict[str, Recipe] = {
         _GLYPHS, method="triplets", embedding_dim=None, p=32, k=4, augment=Augmentation(elastic=0.05)
     ),
     "omniglot-triplets": _OMNIGLOT,
-    "omniglot-softmax": replace(_OMNIGLOT, method="softmax"),
-    "omniglot-bce": replace(_OMNIGLOT, method="bce"),
+    "omniglot-softmax": replace(_OMNIGLOT, method="softmax", options=FitOptions(steps=2400), p=32, k=4),
+    "omniglot-bce": replace(_OMNIGLOT, method="bce", options=FitOptions(steps=2400), p=32, k=4),
     "omniglot-pairs": replace(_OMNIGLOT, method="pairs"),
 }
 

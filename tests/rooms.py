@@ -72,5 +72,3 @@ def split(key: str, share: int) -> tuple[list[int], list[int]]:
     start = zlib.crc32(key.encode()) % share
     short = list(range(start, len(WORKLOADS), share))
     return short, [number for number in range(len(WORKLOADS)) if number not in short]
-
-

@@ -8,9 +8,9 @@ build=${1:-build/sanitize}
 bin=$PWD/.venv/bin
 
 echo "building with sanitizers in $build ..."
-rm -rf "$build/lib"
+rm -rf "$build/lib" && mkdir -p "$build"
 SIAMESE_FAST_SANITIZE=address,undefined "$bin/python" setup.py --quiet build \
-    --build-base "$build" --build-lib "$build/lib" --build-temp "$build/temp" >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
+    --build-base "$build" --build-lib "$build/lib" --build-temp "$build/temp" >"$build/build.log" 2>&1 || { cat "$build/build.log"; exit 1; }
 
 # The sanitizer must be loaded before Python, with libstdc++ so that it sees exceptions thrown. Python itself leaks by design.
 runtime="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)"

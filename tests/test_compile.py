@@ -89,7 +89,9 @@ class Module(nn.Module):
 
 @pytest.mark.parametrize(("case", "variant"), FIRST)
 def test_export(case: Case, variant: str) -> None:
-    inputs = {name: value.detach() for name, value in prepare(case, Size(9, 7, 5), Draw(torch.float32)).items()}
+    inputs = {
+        name: value.detach() for name, value in prepare(case, Size(9, 7, 5), Draw(torch.float32)).items()
+    }
     module = Module(case, variant, tuple(inputs))
     exported = torch.export.export(module, tuple(inputs.values())).module()
     found, expected = exported(*inputs.values()), outputs_of(case, inputs, case.variants[variant])
@@ -123,7 +125,10 @@ def test_vmap_of_grad(case: Case, variant: str) -> None:
     call, leaves = as_function(case, variant, inputs)
     batch = [torch.stack([leaf, leaf + 0.25, leaf.flip(0)]) for leaf in leaves]
     gradient = torch.func.grad(call, argnums=tuple(range(len(leaves))))
-    looped = [torch.stack(parts) for parts in zip(*(gradient(*one) for one in zip(*batch, strict=True)), strict=True)]
+    looped = [
+        torch.stack(parts)
+        for parts in zip(*(gradient(*one) for one in zip(*batch, strict=True)), strict=True)
+    ]
     assert_same(torch.func.vmap(gradient)(*batch), tuple(looped), bits=False)
 
 
@@ -138,7 +143,11 @@ def test_hessian_vector_products(case: Case, variant: str) -> None:
 
     tracked = leaves[0].clone().requires_grad_()
     (first,) = torch.autograd.grad(call(tracked, *leaves[1:]), tracked, create_graph=True)
-    expected = torch.autograd.grad(first.square().sum(), tracked) if first.requires_grad else (torch.zeros_like(tracked),)
+    expected = (
+        torch.autograd.grad(first.square().sum(), tracked)
+        if first.requires_grad
+        else (torch.zeros_like(tracked),)
+    )
     assert_same((torch.func.grad(slope)(leaves[0]),), expected, bits=False)
 
 

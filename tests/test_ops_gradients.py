@@ -8,7 +8,7 @@ from rooms import variants
 from torch import Tensor
 
 from siamese_fast import batch_hard_triplet_loss, hardest_pairs, l1_similarity_bce, triplet_loss
-from siamese_fast.testing import Case, Draw, Inputs, Options, Size, assert_close, outputs_of, prepare
+from siamese_fast.testing import CASES, Case, Draw, Inputs, Options, Size, assert_close, outputs_of, prepare
 
 SMALL = Size(6, 5, 4)
 
@@ -115,8 +115,38 @@ def test_cross_entropy_of_confident_logits_keeps_its_digits(room: str) -> None:
     sign = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]], dtype=torch.float64)
     for pair in range(4):
         loss = l1_similarity_bce(
-            h1[pair : pair + 1], torch.zeros(1, 1, dtype=torch.float64), weight * sign[pair], None, target[pair : pair + 1]
+            h1[pair : pair + 1],
+            torch.zeros(1, 1, dtype=torch.float64),
+            weight * sign[pair],
+            None,
+            target[pair : pair + 1],
         )
         right = pair in (0, 3)
-        expected = torch.tensor(-60.0, dtype=torch.float64).exp() if right else torch.tensor(60.0, dtype=torch.float64)
+        expected = (
+            torch.tensor(-60.0, dtype=torch.float64).exp()
+            if right
+            else torch.tensor(60.0, dtype=torch.float64)
+        )
         torch.testing.assert_close(loss.detach(), expected, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize(
+    "name", ["distance", "distance_matrix", "similarity_matrix", "l1_similarity_matrix", "l1_similarity"]
+)
+def test_one_tensor_as_both_arguments(name: str) -> None:
+    """Its gradient is the sum of both, in the plain backward pass, with a graph, and through torch.func."""
+    case = CASES[name]
+    first, second = case.differentiable[:2]
+    inputs = {key: value.detach() for key, value in prepare(case, Size(7, 7, 5), Draw(torch.float64)).items()}
+    options = next(iter(case.variants.values()))
+    x, inputs[second] = inputs[first].clone().requires_grad_(), inputs[first].clone().requires_grad_()
+    apart = outputs_of(case, inputs | {first: x}, options)[0]
+    upstream = torch.randn_like(apart)
+    expected = sum(torch.autograd.grad(apart, (x, inputs[second]), upstream))
+
+    def together(value: Tensor) -> Tensor:
+        return (outputs_of(case, inputs | {first: value, second: value}, options)[0] * upstream).sum()
+
+    torch.testing.assert_close(torch.autograd.grad(together(x), x)[0], expected)
+    torch.testing.assert_close(torch.autograd.grad(together(x), x, create_graph=True)[0], expected)
+    torch.testing.assert_close(torch.func.grad(together)(x.detach()), expected)

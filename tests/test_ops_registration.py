@@ -46,7 +46,9 @@ def recorded() -> dict[str, list[Call]]:
         l1_similarity_matrix(q, s, weight, 0.5, out=torch.empty(4, 5, dtype=torch.float64))
     found: dict[str, list[Call]] = {}
     for operation, arguments in recorder.calls:
-        found.setdefault(operation._schema.name.removeprefix("siamese_fast::"), []).append((operation, arguments))
+        found.setdefault(operation._schema.name.removeprefix("siamese_fast::"), []).append(
+            (operation, arguments)
+        )
     return found
 
 

@@ -1,5 +1,5 @@
-// One-shot scores per class: the best or the mean score of a class's supports. Supports are packed sorted by class, so that a class is a run of
-// columns, reduced as soon as a tile of its scores exists; the score matrix is never written.
+// One-shot scores per class: the best or the mean score of a class's supports. Supports are packed sorted by class, so that a class is a
+// run of columns, reduced as soon as a tile of its scores exists; the score matrix is never written.
 //
 // Every score is a sum over exact differences: two instructions an element for squares, three for the Koch head and
 // manhattan, one for dot.

@@ -1,7 +1,8 @@
 // Rows grouped by label: members of class c are member[start[c]] .. member[start[c + 1] - 1], ascending.
 class Classes {
  public:
-  Classes(const int64_t* labels, int64_t rows) : id(rows), member(rows), start(rows + 1), label(rows), slots_(slot_count(rows)), table_(slots_) {
+  Classes(const int64_t* labels, int64_t rows)
+      : id(rows), member(rows), start(rows + 1), label(rows), slots_(slot_count(rows)), table_(slots_) {
     std::fill(table_.get(), table_.get() + slots_, -1);
     Buffer<int64_t> next(rows + 1);
     for (int64_t i = 0; i < rows; ++i) {

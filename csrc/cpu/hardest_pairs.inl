@@ -1,11 +1,11 @@
 // Batch-hard mining: per row the farthest row of its class and the nearest row of another class.
 //
-// Negatives: tiles of the product form, score = x.y - (|x|^2 + |y|^2) / 2 = -d^2 / 2 (dot and cosine: the product; manhattan: -sum |x - y|), so one
-// fma an element. Mining a batch against itself visits the upper triangle only: the score of (i, j) serves row i and row j. Per row only the
-// best value and its index are kept: O(N). A tile's vector is compared with the best of its row and with the bests of its columns, two
-// compares; only a vector that beats one of them is looked at further (a row's best is beaten about ln N times), label compare included.
-// Each thread meets the candidates of a row in ascending order, so a strict compare keeps the lowest index; the threads' results are merged
-// by (value, index), which does not depend on who did what.
+// Negatives: tiles of the product form, score = x.y - (|x|^2 + |y|^2) / 2 = -d^2 / 2 (dot and cosine: the product; manhattan: -sum |x -
+// y|), so one fma an element. Mining a batch against itself visits the upper triangle only: the score of (i, j) serves row i and row j. Per
+// row only the best value and its index are kept: O(N). A tile's vector is compared with the best of its row and with the bests of its
+// columns, two compares; only a vector that beats one of them is looked at further (a row's best is beaten about ln N times), label compare
+// included. Each thread meets the candidates of a row in ascending order, so a strict compare keeps the lowest index; the threads' results
+// are merged by (value, index), which does not depend on who did what.
 //
 // Positives: only K - 1 a row, found through lists of each class, by exact differences: tight classes are not mined from
 // cancellation noise.
@@ -33,8 +33,7 @@ struct Best {
 // One side of the product: rows packed for it, half squared norms subtracted from every score (NaN past the end: never a winner), classes.
 template <class T>
 struct MiningSide {
-  MiningSide(int64_t rows, int64_t depth, int width)
-      : padded(round_up(rows, width)), packed(padded * depth), offset(padded), id(padded) {}
+  MiningSide(int64_t rows, int64_t depth, int width) : padded(round_up(rows, width)), packed(padded * depth), offset(padded), id(padded) {}
   int64_t padded;
   Buffer<T> packed, offset;
   Buffer<int32_t> id;
@@ -43,13 +42,16 @@ struct MiningSide {
 template <class S>
 inline void fill_side(const HardestPairs& p, const S* rows, int64_t count, const int32_t* id, int width, MiningSide<Compute<S>>& side) {
   using T = Compute<S>;
-  for_chunks(count, p.threads, [&](int64_t, int64_t begin, int64_t end) {
-    pack<T>(rows, nullptr, begin, end, p.depth, width, side.packed.get() + begin * p.depth);
-    for (int64_t i = begin; i < end; ++i) {
-      side.offset[i] = product_offset(p.metric, rows + i * p.depth, p.depth);
-      side.id[i] = id[i];
-    }
-  }, round_up(kRowChunk, width));
+  for_chunks(
+      count, p.threads,
+      [&](int64_t, int64_t begin, int64_t end) {
+        pack<T>(rows, nullptr, begin, end, p.depth, width, side.packed.get() + begin * p.depth);
+        for (int64_t i = begin; i < end; ++i) {
+          side.offset[i] = product_offset(p.metric, rows + i * p.depth, p.depth);
+          side.id[i] = id[i];
+        }
+      },
+      round_up(kRowChunk, width));
   for (int64_t i = count; i < side.padded; ++i) {
     side.offset[i] = std::numeric_limits<T>::quiet_NaN();
     side.id[i] = -2;
@@ -225,8 +227,10 @@ struct HardestPairsKernel {
     const S *x = static_cast<const S*>(p.x), *ref = p.self ? x : static_cast<const S*>(p.ref);
     const Classes classes(p.self ? p.labels : p.ref_labels, p.ref_rows);
     Best<T> best(p.rows);
-    if (p.metric == Metric::kManhattan) mine<WeightedAbs, S>(p, ref, classes, Ones<T>(p.depth, T(-1)).get(), best);
-    else mine<Product, S>(p, ref, classes, nullptr, best);
+    if (p.metric == Metric::kManhattan)
+      mine<WeightedAbs, S>(p, ref, classes, Ones<T>(p.depth, T(-1)).get(), best);
+    else
+      mine<Product, S>(p, ref, classes, nullptr, best);
     for_metric(p.metric, [&](auto metric) { Miner<decltype(metric)::value, S>{p, x, ref, classes}.finish(best); });
   }
 };

@@ -1,5 +1,5 @@
-// Every standard header that a kernel needs, included before any target pragma: a template of the standard library that was compiled for AVX-512
-// could otherwise be the copy that the linker keeps for the whole program.
+// Every standard header that a kernel needs, included before any target pragma: a template of the standard library that was compiled for
+// AVX-512 could otherwise be the copy that the linker keeps for the whole program.
 #pragma once
 
 #include <omp.h>

@@ -1,6 +1,7 @@
 // All distances of x [rows] and y [columns], or all Koch logits, written once; see tile.inl for shapes and instruction counts.
 //
-// Limit: the instruction mix of the form (2 an element for squares, 3 for the exact Koch head, 2 for its max form), and the output's page faults.
+// Limit: the instruction mix of the form (2 an element for squares, 3 for the exact Koch head, 2 for its max form), and the output's page
+// faults.
 
 // 1 where a cosine row is zero: what |x-y|^2 lacks there.
 template <class S>
@@ -28,9 +29,8 @@ struct Finish {
 template <class S>
 inline Compute<S> weighted_sum(const S* x, const Compute<S>* weight, int64_t depth) {
   using T = Compute<S>;
-  return sum_over<T>(depth, [&](int64_t k, int n, auto sum) {
-    return Simd<T>::fma(load_lanes<T>(x, k, n), load_lanes<T>(weight, k, n), sum);
-  });
+  return sum_over<T>(depth,
+                     [&](int64_t k, int n, auto sum) { return Simd<T>::fma(load_lanes<T>(x, k, n), load_lanes<T>(weight, k, n), sum); });
 }
 
 template <class S, class F>
@@ -100,7 +100,8 @@ struct MatrixKernel {
     switch (p.metric) {
       case Metric::kDot: return write_matrix<Product, S>(p, nullptr, finish);
       case Metric::kManhattan: return write_matrix<WeightedAbs, S>(p, Ones<T>(p.depth).get(), finish);
-      case Metric::kKoch: return p.exact ? write_matrix<WeightedAbs, S>(p, weight, finish) : write_matrix<WeightedMax, S>(p, weight, finish);
+      case Metric::kKoch:
+        return p.exact ? write_matrix<WeightedAbs, S>(p, weight, finish) : write_matrix<WeightedMax, S>(p, weight, finish);
       default: return write_matrix<SquareDifference, S>(p, nullptr, finish);
     }
   }

@@ -6,16 +6,16 @@
 // dw_k = sum_i (q_ik - m_k) A_ik - sum_j (s_jk - m_k) B_jk with m the mean of q, which keeps both sums small.
 //
 // Vectors run along k and one thread owns a range of k for all rows: every element has one writer and one order of additions at any
-// thread count, without atomics or partial copies. kGroup rows of x and of A stay in registers while columns stream by; per vector and pair:
-// sub, slope, fma (A), fma (B): 4 instructions, 3 for squares, 2 for dot. Sums are folded: A every kStrip columns, B every group.
+// thread count, without atomics or partial copies. kGroup rows of x and of A stay in registers while columns stream by; per vector and
+// pair: sub, slope, fma (A), fma (B): 4 instructions, 3 for squares, 2 for dot. Sums are folded: A every kStrip columns, B every group.
 
 #if defined(__AVX512F__)
 constexpr int kGroup = 8;  // 8 rows, 8 sums of 32 registers
 #else
 constexpr int kGroup = 4;
 #endif
-constexpr int64_t kStrip = 128;   // columns whose y and B stay in L1
-constexpr int64_t kBlock = 16;    // groups whose coefficients for a strip stay in L2 while the vectors of k pass over them
+constexpr int64_t kStrip = 128;  // columns whose y and B stay in L1
+constexpr int64_t kBlock = 16;   // groups whose coefficients for a strip stay in L2 while the vectors of k pass over them
 
 struct SignSlope {
   template <class L, class V>
@@ -64,8 +64,8 @@ inline void slice(const S* x, int64_t rows, int64_t depth, int threads, const Sl
     for (int64_t i = rows; i < out.padded; ++i) Simd<T>::store(out.at(v, i), Simd<T>::zero());
 }
 
-// c of kGroup rows and a strip of columns, row r at out[r * kStrip]; zero for rows past the end. Copied even where c is the gradient itself: rows of
-// a matrix whose width is a power of two would fall on the same cache sets.
+// c of kGroup rows and a strip of columns, row r at out[r * kStrip]; zero for rows past the end. Copied even where c is the gradient
+// itself: rows of a matrix whose width is a power of two would fall on the same cache sets.
 template <class T>
 inline void strip_coefficients(const MatrixBackward& p, int64_t i, int64_t begin, int64_t end, T* out) {
   using L = Simd<T>;
@@ -184,9 +184,12 @@ struct MatrixBackwardKernel {
     Sliced<T> x(p.rows, p.depth), y(p.columns, p.depth), a(p.rows, p.depth), b(p.columns, p.depth);
     slice<T>(static_cast<const S*>(p.x), p.rows, p.depth, p.threads, x);
     slice<T>(static_cast<const S*>(p.y), p.columns, p.depth, p.threads, y);
-    if (dot) all_strips<ProductSlope, T>(p, x, y, a, b);
-    else if (koch || p.metric == Metric::kManhattan) all_strips<SignSlope, T>(p, x, y, a, b);
-    else all_strips<DifferenceSlope, T>(p, x, y, a, b);
+    if (dot)
+      all_strips<ProductSlope, T>(p, x, y, a, b);
+    else if (koch || p.metric == Metric::kManhattan)
+      all_strips<SignSlope, T>(p, x, y, a, b);
+    else
+      all_strips<DifferenceSlope, T>(p, x, y, a, b);
     const T* weight = koch ? static_cast<const T*>(p.weight) : nullptr;
     unslice<T>(a, p.rows, p.depth, T(1), weight, p.threads, static_cast<S*>(p.grad_x));
     unslice<T>(b, p.columns, p.depth, dot ? T(1) : T(-1), weight, p.threads, static_cast<S*>(p.grad_y));

@@ -118,7 +118,8 @@ struct LookUp {
   }
 
   struct Scratch {
-    Scratch(const Split& split, int64_t depth) : tiles(split, depth), offsets(TaskScratch<Form, S>::panels_in_flight(depth) * kColumns<T>) {}
+    Scratch(const Split& split, int64_t depth)
+        : tiles(split, depth), offsets(TaskScratch<Form, S>::panels_in_flight(depth) * kColumns<T>) {}
     TaskScratch<Form, S> tiles;
     Buffer<T> offsets;
     std::unique_ptr<TopK<T>> best;
@@ -209,9 +210,12 @@ struct NearestSupportKernel {
     using T = Compute<S>;
     const Ones<T> minus(p.metric == Metric::kManhattan ? p.depth : 0, T(-1));
     const S *q = static_cast<const S*>(p.q), *s = static_cast<const S*>(p.s);
-    if (p.metric == Metric::kManhattan) LookUp<WeightedAbs, S>{p, q, s, minus.get()}.run();
-    else if (p.metric == Metric::kKoch) LookUp<WeightedAbs, S>{p, q, s, static_cast<const T*>(p.weight)}.run();
-    else LookUp<Product, S>{p, q, s, nullptr}.run();
+    if (p.metric == Metric::kManhattan)
+      LookUp<WeightedAbs, S>{p, q, s, minus.get()}.run();
+    else if (p.metric == Metric::kKoch)
+      LookUp<WeightedAbs, S>{p, q, s, static_cast<const T*>(p.weight)}.run();
+    else
+      LookUp<Product, S>{p, q, s, nullptr}.run();
   }
 };
 

@@ -9,18 +9,12 @@ using MetricConstant = std::integral_constant<Metric, M>;
 template <class F>
 void for_metric(Metric metric, F&& f) {
   switch (metric) {
-    case Metric::kEuclidean:
-      return f(MetricConstant<Metric::kEuclidean>{});
-    case Metric::kSqEuclidean:
-      return f(MetricConstant<Metric::kSqEuclidean>{});
-    case Metric::kCosine:
-      return f(MetricConstant<Metric::kCosine>{});
-    case Metric::kDot:
-      return f(MetricConstant<Metric::kDot>{});
-    case Metric::kManhattan:
-      return f(MetricConstant<Metric::kManhattan>{});
-    case Metric::kKoch:
-      return;
+    case Metric::kEuclidean: return f(MetricConstant<Metric::kEuclidean>{});
+    case Metric::kSqEuclidean: return f(MetricConstant<Metric::kSqEuclidean>{});
+    case Metric::kCosine: return f(MetricConstant<Metric::kCosine>{});
+    case Metric::kDot: return f(MetricConstant<Metric::kDot>{});
+    case Metric::kManhattan: return f(MetricConstant<Metric::kManhattan>{});
+    case Metric::kKoch: return;
   }
 }
 

@@ -13,9 +13,7 @@ template <>
 struct Simd<float> {
   using V = __m256;
   static constexpr int lanes = 8;
-  static __m256i first(int n) {
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-  }
+  static __m256i first(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
 
   static V zero() { return _mm256_setzero_ps(); }
   static V set1(float x) { return _mm256_set1_ps(x); }
@@ -75,7 +73,9 @@ struct Simd<float> {
     std::memcpy(p, buffer, static_cast<std::size_t>(n) * sizeof(S));
   }
   template <class S>
-  static void stream(S* p, __m128i bits) { _mm_stream_si128(reinterpret_cast<__m128i*>(p), bits); }
+  static void stream(S* p, __m128i bits) {
+    _mm_stream_si128(reinterpret_cast<__m128i*>(p), bits);
+  }
   static V widen(__m128i bits) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16)); }
   static __m128i narrow(V v) {
     const __m256i bits = _mm256_castps_si256(v);

@@ -57,7 +57,9 @@ struct Simd<float> {
 
  private:
   template <class S>
-  static void stream(S* p, __m256i bits) { _mm256_stream_si256(reinterpret_cast<__m256i*>(p), bits); }
+  static void stream(S* p, __m256i bits) {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), bits);
+  }
   static V widen(__m256i bits) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16)); }
   static __m256i narrow(V v) {
     const __m512i bits = _mm512_castps_si512(v), one = _mm512_set1_epi32(1);

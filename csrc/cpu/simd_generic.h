@@ -85,7 +85,9 @@ struct Simd {
     for (int i = 0; i < n; ++i) narrow(v[i], p + i);
   }
   template <class S>
-  static void stream(S* p, V v) { store(p, v); }
+  static void stream(S* p, V v) {
+    store(p, v);
+  }
   static void fence() {}
   static V fma(V a, V b, V c) { return a * b + c; }
   static V max(V a, V b) { return a > b ? a : b; }

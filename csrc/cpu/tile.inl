@@ -19,7 +19,9 @@ struct Product {
   static constexpr int rows = kProductRows;
   static constexpr bool weighted = false;
   template <class L, class V>
-  static V step(V sum, V a, V b, V) { return L::fma(a, b, sum); }
+  static V step(V sum, V a, V b, V) {
+    return L::fma(a, b, sum);
+  }
 };
 
 struct SquareDifference {
@@ -36,14 +38,18 @@ struct WeightedAbs {
   static constexpr int rows = kDifferenceRows;
   static constexpr bool weighted = true;
   template <class L, class V>
-  static V step(V sum, V a, V b, V w) { return L::fma(L::abs(a - b), w, sum); }
+  static V step(V sum, V a, V b, V w) {
+    return L::fma(L::abs(a - b), w, sum);
+  }
 };
 
 struct WeightedMax {
   static constexpr int rows = kDifferenceRows;
   static constexpr bool weighted = true;
   template <class L, class V>
-  static V step(V sum, V a, V b, V w) { return L::fma(L::max(a, b), w, sum); }
+  static V step(V sum, V a, V b, V w) {
+    return L::fma(L::max(a, b), w, sum);
+  }
 };
 
 template <class Form, class T>
@@ -229,7 +235,6 @@ inline void for_tiles(const Operands<S>& o, Range rows, Range columns, TaskScrat
     }
   }
 }
-
 
 template <class S>
 inline Compute<S> squared_norm(const S* row, int64_t depth) {

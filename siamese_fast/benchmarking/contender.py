@@ -1,7 +1,7 @@
-"""What is timed: a contender is one way of doing the work of a row, ours, a library's, or a form that we wrote.
+"""What is timed: a contender is one way of doing a row's work, ours, a library's, or a form that we wrote.
 
-Contenders receive the row's tensors by name and return a callable without arguments; everything that a user does
-once (building an index, compiling, preparing supports) happens before it is returned and is not timed.
+Contenders receive the row's tensors by name and return a callable without arguments; everything that a user
+does once (building an index, compiling, preparing supports) happens before it is returned and is not timed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Contender:
 
     Attributes:
         name: as the tables show it.
-        column: "ours"; "published", a library used as its authors document it; "constructed", a form of `forms.py`.
+        column: "ours"; "published", a library used as it is documented; "constructed", from `forms.py`.
         build: from the row's inputs, the call to time. In a row with a backward stage it is the forward part.
-        libraries: distributions that it needs, beside torch and numpy; one that is not installed makes it "missing".
+        libraries: distributions that it needs beside torch and numpy; without one it is "missing".
         whole: the call does all stages itself and returns the value and the gradients.
         compiled: the first call compiles; memory is measured on the second.
         answer: from what the call returns, the tensors that are compared with ours.
@@ -81,7 +81,7 @@ def _without_gradients(forward: Call) -> Call:
 
 
 def disagreement(got: tuple[Tensor, ...], ours: tuple[Tensor, ...]) -> float:
-    """The largest difference between two contenders' answers, relative to the largest value of each tensor."""
+    """The largest difference between two answers, relative to the largest value of each tensor."""
     worst = 0.0
     for theirs, mine in zip(got, ours, strict=False):
         if theirs.shape != mine.shape:

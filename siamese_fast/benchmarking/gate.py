@@ -13,7 +13,7 @@ SIZES = (Size(67, 45, 33), Size(130, 97, 128))
 
 @cache
 def failure(case: str, variant: str) -> str | None:
-    """Why ours may not be timed: the first broken check of a Case, at odd sizes in float32; None when all hold."""
+    """Why ours may not be timed: the first broken check of a Case at odd sizes; None when all hold."""
     for size in SIZES:
         for kind in ("normal", "relu"):
             try:

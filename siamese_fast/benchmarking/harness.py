@@ -1,7 +1,8 @@
 """Times several callables against each other in one process, interleaved, so that they meet the same machine.
 
-After a warm-up every round runs the callables once each, in an order that rotates from round to round: a clock that changes, a
-neighbour that wakes up or a cache that a predecessor left warm falls on all of them alike. Results are medians with quartiles.
+After a warm-up every round runs the callables once each, in an order that rotates from round to round: a
+clock that changes, a neighbour that wakes up or a cache that a predecessor left warm falls on all alike.
+Results are medians with quartiles.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _SHORTEST = 2e-3
 _LONG = 2.0
 """Times the whole plan: a call that takes longer is not warmed up twice and has fewer samples."""
 
-_FEWEST_OF_SLOW = 3
+_FEWEST_OF_SLOW = 2
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Plan:
         fewest, most: samples of each callable; the fewest are taken even when that takes longer.
     """
 
-    seconds: float = 4.0
+    seconds: float = 6.0
     fewest: int = 5
     most: int = 101
 
@@ -122,7 +123,7 @@ def _sample(call: Call, repeats: int, clock: Clock) -> float:
 
 
 def _schedule(seconds: Mapping[str, float], plan: Plan) -> tuple[int, dict[str, int]]:
-    """The number of rounds, and n for each callable: it takes part in every n-th, so that all get about the same time."""
+    """The number of rounds, and in every how many each callable takes part: all get about the same time."""
     share = plan.seconds / max(1, len(seconds))
     wanted = {}
     for name, each in seconds.items():

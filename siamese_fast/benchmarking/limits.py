@@ -1,7 +1,7 @@
 """What the machine can do at most, measured in the run whose results are held against it.
 
-    product     the fastest fp32 matrix product of torch and of numpy over a few sizes: a stand-in for the peak of the fused
-                multiply-add units, a few per cent below it (a well-kept BLAS reaches 90 to 97 % of it)
+    product     the fastest fp32 matrix product of torch and of numpy over a few sizes: a stand-in for the
+                peak of the fused multiply-add units, and below it (a well-kept BLAS reaches 90 to 97 % of it)
     read        the fastest of a sum, a maximum and a dot product over arrays far larger than the caches
     copy        a copy between two such arrays, bytes read plus bytes written
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +34,10 @@ LIBRARIES = (
 def limit_threads(threads: int) -> None:
     """One number for every library of the process; call it again after loading one."""
     torch.set_num_threads(threads)
-    try:
-        from threadpoolctl import threadpool_limits
-    except ModuleNotFoundError:
-        return
-    threadpool_limits(limits=threads)
+    if importlib.util.find_spec("threadpoolctl") is not None:
+        importlib.import_module("threadpoolctl").threadpool_limits(limits=threads)
+    if (numba := sys.modules.get("numba")) is not None:
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
 
 
 def version_of(distribution: str) -> str | None:

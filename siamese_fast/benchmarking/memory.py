@@ -2,10 +2,10 @@
 
     python -m siamese_fast.benchmarking.memory ROW CONTENDER THREADS [CAP]
 
-The process makes the inputs, lets the kernel forget its peak (Linux), calls once and prints {"bytes": peak minus what was resident
-before}. Code that loads at the first call is loaded by a small row of the same operation first; a compiled contender
-compiles at its own size and its second call counts. CAP bytes limit the process, so that a contender that
-wants more fails alone.
+The process makes the inputs, lets the kernel forget its peak (Linux), calls once and prints {"bytes": peak
+minus what was resident before}. Code that loads at the first call is loaded by a small row of the same
+operation first; a compiled contender compiles at its own size and its second call counts. CAP bytes limit
+the process, so that a contender that wants more fails alone.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def _measure(work: Work, contender: Contender) -> int:
     warm = (
         work
         if contender.compiled
-        else replace(work, size={name: min(count, _SMALL.get(name, count)) for name, count in work.size.items()})
+        else replace(
+            work, size={name: min(count, _SMALL.get(name, count)) for name, count in work.size.items()}
+        )
     )
     call = stage_call(contender, warm.inputs(), work.leaves, work.stage)
     call()

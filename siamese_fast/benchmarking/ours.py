@@ -18,30 +18,39 @@ def batch_hard() -> Contender:
 
 
 def koch_matrix() -> Contender:
-    return Contender(NAME, "ours", lambda given: lambda: ops.l1_similarity_matrix(**given))
+    def build(given: Inputs) -> Call:
+        q, s, weight, bias = (given[name] for name in ("q", "s", "weight", "bias"))
+        return lambda: ops.l1_similarity_matrix(q, s, weight, bias)
+
+    return Contender(NAME, "ours", build)
 
 
 def koch_matrix_out() -> Contender:
     """Into a tensor that the caller reuses."""
 
     def build(given: Inputs) -> Call:
-        out = torch.empty(len(given["q"]), len(given["s"]))
-        return lambda: ops.l1_similarity_matrix(**given, out=out)
+        q, s, weight, bias = (given[name] for name in ("q", "s", "weight", "bias"))
+        out = torch.empty(len(q), len(s))
+        return lambda: ops.l1_similarity_matrix(q, s, weight, bias, out=out)
 
     return Contender(NAME, "ours", build)
 
 
 def pairs_bce() -> Contender:
-    return Contender(NAME, "ours", lambda given: lambda: ops.l1_similarity_bce(**given))
+    def build(given: Inputs) -> Call:
+        h1, h2, weight, bias = (given[name] for name in ("h1", "h2", "weight", "bias"))
+        return lambda: ops.l1_similarity_bce(h1, h2, weight, bias, given["target"])
+
+    return Contender(NAME, "ours", build)
 
 
 def pairs_bce_grad() -> Contender:
     """Loss and gradients in one pass, into tensors that the caller reuses."""
 
     def build(given: Inputs) -> Call:
-        plain = {name: value.detach() for name, value in given.items()}
-        out = (torch.empty_like(plain["h1"]), torch.empty_like(plain["h2"]))
-        return lambda: ops.l1_similarity_bce_grad(**plain, out=out)
+        h1, h2, weight, bias = (given[name].detach() for name in ("h1", "h2", "weight", "bias"))
+        out = (torch.empty_like(h1), torch.empty_like(h2))
+        return lambda: ops.l1_similarity_bce_grad(h1, h2, weight, bias, given["target"], out=out)
 
     return Contender(NAME, "ours", build, whole=True)
 

@@ -1,7 +1,7 @@
-"""One small adapter for each published library, used as its authors document it and set to compute what the row computes.
+"""One small adapter for each published library, used as its authors document it and set to the row's work.
 
-A library is imported when its adapter is built. Settings that differ from a library's defaults are there to make it do the same work:
-no normalisation, a mean over all anchors, the same margin.
+A library is imported when its adapter is built. Settings that differ from a library's defaults make it do the
+same work as ours: no normalisation, a mean over all anchors, the same margin.
 """
 
 from __future__ import annotations

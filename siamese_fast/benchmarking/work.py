@@ -1,10 +1,12 @@
 """The rows of the benchmark: what is computed, at which size, by whom, what it costs, and what we aim at.
 
-A new row is one entry of `WORK`; a new peer is one adapter in `peers.py` (or `forms.py`) and its name in the entries it applies to.
+A new row is one entry of `WORK`; a new peer is one adapter in `peers.py` (or `forms.py`) and its call in
+the rows it applies to.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,7 +21,7 @@ LimitName = Literal["product", "read", "copy"]
 
 @dataclass(frozen=True)
 class Cost:
-    """What a row costs at least: an amount, its unit, how it is counted, and the machine's limit it is held against."""
+    """What a row costs at least: an amount, its unit, how it is counted, the limit it is held against."""
 
     amount: float
     unit: Literal["flop", "byte", "element"]
@@ -39,7 +41,7 @@ class Work:
         leaves: inputs that take gradients in a row with a backward stage.
         gate: (Case, variant) that must pass before ours is timed.
         contenders: ours first.
-        targets: against "published" or "constructed" (the best of the column) or one contender: their time over ours.
+        targets: their time over ours, for the best of a column ("published", "constructed") or one contender.
         full: only in the full set. memory: peak memory is measured too.
     """
 
@@ -55,6 +57,11 @@ class Work:
     targets: Mapping[str, float] = field(default_factory=dict)
     full: bool = False
     memory: bool = False
+
+    @property
+    def slug(self) -> str:
+        """The name without spaces and signs, for the identifiers of pytest."""
+        return re.sub(r"[^\w.]+", "-", self.name.replace("=", "")).strip("-")
 
     def inputs(self) -> Inputs:
         """Fresh inputs, with `requires_grad` where the stage needs it."""
@@ -110,7 +117,9 @@ def _batch_hard(n: int, *, full: bool = False, **targets: float) -> Work:
         draw=_batch,
         gate=(("hardest_pairs", "euclidean"), ("batch_hard_triplet_loss", "euclidean-unit")),
         contenders=tuple(contenders),
-        cost=Cost(n * n * depth, "flop", "N^2 D: the product on half the pairs, the rest is small", "product"),
+        cost=Cost(
+            n * n * depth, "flop", "N^2 D: the product on half the pairs, the rest is small", "product"
+        ),
         leaves=("x",),
         targets=named,
         full=full,
@@ -220,6 +229,7 @@ def _nearest(supports: int, k: int) -> Work:
 
 def _class_scores() -> Work:
     size = {"Q": 1000, "S": 100_000, "C": 1000, "D": 128}
+    form = forms.class_maximum(size["C"])
     return Work(
         name="class scores S=100000 C=1000",
         operation="best score of each class",
@@ -227,7 +237,7 @@ def _class_scores() -> Work:
         size=size,
         draw=_classes,
         gate=(("class_scores.prepared", "sqeuclidean-max"),),
-        contenders=(ours.class_scores(size["C"]), forms.class_maximum(size["C"])),
+        contenders=(ours.class_scores(size["C"]), form, forms.compiled(form)),
         cost=Cost(2 * size["Q"] * size["S"] * size["D"], "flop", "2 Q S D", "product"),
         memory=True,
     )

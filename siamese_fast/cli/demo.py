@@ -44,7 +44,7 @@ def demo(
 
 
 def _show(console: Console, results: list[DemoResult], picture: Path, seed: int) -> None:
-    rows = table("method", "training", "held-out alphabets, 20-way", "handwritten digits, 10-way")
+    rows = table("method", "training", "unseen letters, 20-way", "real digits, 10-way")
     first = results[0]
     for result in results:
         rows.add_row(

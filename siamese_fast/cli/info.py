@@ -12,6 +12,7 @@ from rich.console import Console
 
 import siamese_fast
 from siamese_fast import backend
+from siamese_fast.benchmarking.machine import processor
 from siamese_fast.cli._common import Json, emit, table
 from siamese_fast.data._cache import cache_dir
 
@@ -68,15 +69,6 @@ def collect() -> dict[str, Any]:
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "kernels": {name: kernel for name, kernel in backend.table().items() if "backward" not in name},
     }
-
-
-def processor() -> str:
-    """The processor's name, as the system tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _version(distribution: str) -> str | None:

@@ -65,8 +65,10 @@ class KochHead(Head):
             sum. With any, `matrix` builds the differences, in blocks of at most 64 MB in fp32.
 
     Attributes:
-        weight: `[D]` (or the last hidden size); starts negative: small differences, high logit.
-        bias: `[1]`.
+        weight: `[D]` (or the last hidden size), starts at -4 / D.
+        bias: `[1]`, starts at 2. So logits start on both sides of 0 for features of unit scale, and the
+            cross-entropy separates the two kinds of pair at once; from logits far below 0 it would first shrink
+            the features, and with hard negatives stall at ln 2.
 
     Source: Koch, Zemel, Salakhutdinov, "Siamese Neural Networks for One-shot Image Recognition" (2015).
 
@@ -84,8 +86,8 @@ class KochHead(Head):
             layers += [nn.Linear(dim, width), nn.ReLU()]
             dim = width
         self.hidden = nn.Sequential(*layers)
-        self.weight = nn.Parameter(torch.full((dim,), -(dim**-0.5)))
-        self.bias = nn.Parameter(torch.zeros(1))
+        self.weight = nn.Parameter(torch.full((dim,), -4.0 / dim))
+        self.bias = nn.Parameter(torch.full((1,), 2.0))
 
     def pairs(self, h1: Tensor, h2: Tensor) -> Tensor:
         if self.hidden or _exporting():

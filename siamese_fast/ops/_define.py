@@ -48,7 +48,8 @@ def differentiable(
     def remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         outputs = output if isinstance(output, tuple) else (output,)
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(*outputs[1:])
+        if len(outputs) > 1:  # dynamo does not take a call without arguments
+            ctx.mark_non_differentiable(*outputs[1:])
         ctx.is_tensor = tuple(isinstance(value, Tensor) for value in inputs)
         ctx.constants = tuple(None if isinstance(value, Tensor) else value for value in inputs)
         ctx.save_for_backward(*(value for value in inputs if isinstance(value, Tensor)), *outputs[tape])
@@ -90,7 +91,7 @@ def differentiable(
 
     def call(*inputs: Any) -> Any:
         if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-            return Composable.apply(*inputs)
+            return Composable.apply(*_distinct(inputs))
         if torch.is_grad_enabled() and any(
             isinstance(value, Tensor) and value.requires_grad for value in inputs
         ):
@@ -100,6 +101,15 @@ def differentiable(
     return call
 
 
+def _distinct(inputs: tuple[Any, ...]) -> list[Any]:
+    """The inputs, a tensor that comes again as a view of itself: dynamo takes each tensor once."""
+    found: list[Any] = []
+    for value in inputs:
+        again = isinstance(value, Tensor) and any(value is other for other in found)
+        found.append(value.view_as(value) if again else value)
+    return found
+
+
 def _of_formula(
     formula: Callable[..., Tensor],
     grad: Tensor,
@@ -107,8 +117,10 @@ def _of_formula(
     tape: tuple[Tensor, ...],
     needed: tuple[bool, ...],
 ) -> Grads:
-    wanted = [value for value, need in zip(inputs, needed, strict=True) if need]
     with torch.enable_grad():
+        # Views, because the gradient in a tensor that was given twice would be that of both arguments together.
+        inputs = tuple(value.view_as(value) if isinstance(value, Tensor) else value for value in inputs)
+        wanted = [value for value, need in zip(inputs, needed, strict=True) if need]
         found = iter(
             torch.autograd.grad(formula(*inputs, *tape), wanted, grad, create_graph=True, allow_unused=True)
         )

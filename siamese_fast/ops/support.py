@@ -22,6 +22,7 @@ class PreparedSupport:
         weight, bias: the Koch head, when they were prepared for one.
         class_index, num_classes: the class of each support, when given.
         packed: rows and norms in the layout of the kernel that will read them; empty when no kernel wants one.
+        dtype: of the supports as they were given, and so of the queries.
     """
 
     rows: Tensor
@@ -31,6 +32,7 @@ class PreparedSupport:
     class_index: Tensor | None
     num_classes: int | None
     packed: Tensor
+    dtype: torch.dtype
 
     def __len__(self) -> int:
         return self.rows.shape[0]
@@ -67,7 +69,7 @@ def prepare_support(
         raise ValueError("bias goes with weight: the other metrics have none")
     rows = metrics.operand(s, metric) if metric == "cosine" else s.clone()
     packed: Tensor = _pack_op(rows, metric)
-    return PreparedSupport(rows, metric, weight, bias, class_index, num_classes, packed)
+    return PreparedSupport(rows, metric, weight, bias, class_index, num_classes, packed, s.dtype)
 
 
 def class_count(class_index: Tensor, num_classes: int | None) -> int:
@@ -111,9 +113,12 @@ def resolve(
             metric, weight, bias = "koch", check.weight(weight, q).detach(), check.bias(bias, q).detach()
         elif bias is not None:
             raise ValueError("bias goes with weight: the other metrics have none")
+        none = q.new_empty(0, dtype=torch.uint8)
         support = PreparedSupport(
-            metrics.operand(rows, metric), metric, weight, bias, None, None, q.new_empty(0, dtype=torch.uint8)
+            metrics.operand(rows, metric), metric, weight, bias, None, None, none, q.dtype
         )
+    if q.dtype != support.dtype:
+        raise TypeError(f"q is {q.dtype} and s is {support.dtype}: they must agree")
     q = metrics.operand(q, support.metric)
     check.embeddings("q", q, like=("s", support.rows))
     return q, support

@@ -1,0 +1,14 @@
+"""Given pairs and their cross-entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from siamese_fast.benchmarking import Work, select
+
+
+@pytest.mark.parametrize("work", select("pairs", full=True), ids=lambda work: work.slug)
+def test_pairs(work: Work, front: Callable[[Work], None]) -> None:
+    front(work)

@@ -1,0 +1,191 @@
+"""Results for people: tables in the terminal and in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from siamese_fast.benchmarking.comparison import Change
+
+_UNITS = {"flop": "GFLOP/s", "byte": "GB/s", "element": "G elements/s"}
+_LIMITS = {"product": "matrix product", "read": "read bandwidth", "copy": "copy bandwidth"}
+_KIND = {"ours": "", "published": "", "constructed": "our construction"}
+_AGREES = 1e-3
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    """Everything: the machine, each row with its contenders, and the summary."""
+    console.print(where(result))
+    for name, limit in result["limits"].items():
+        rate = _rate(limit["rate"], limit["unit"].split("/")[0])
+        console.print(f"limit, {_LIMITS.get(name, name)}: {rate} ({limit['probe']})", style="dim")
+    for row in result["rows"]:
+        console.print("", _row_table(row))
+    console.print("", _summary(result))
+    for row in result["rows"]:
+        if row["gate"] != "passed":
+            console.print(f"{row['name']}: not timed, gate {row['gate']}", style="bold red")
+
+
+def where(result: dict[str, Any]) -> str:
+    """The machine and the versions, in a line."""
+    machine, versions = result["machine"], result["versions"]
+    threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
+    return f"{machine['processor']}, {machine['instruction_set']}, {threads}, torch {versions['torch']}"
+
+
+def _row_table(row: dict[str, Any]) -> Table:
+    table = _table(f"{row['name']}, {row['stage']}", "", "time", "spread", "x ours", "memory", "")
+    for entry in row["entries"]:
+        if entry["status"] != "timed":
+            table.add_row(
+                entry["name"], "-", "-", "-", "-", f"{entry['status']}: {entry['reason']}", style="dim"
+            )
+            continue
+        ratio = row["ratios"].get(entry["name"])
+        differs = entry.get("disagreement", 0.0) > _AGREES
+        table.add_row(
+            entry["name"],
+            seconds(entry["median"]),
+            f"{100 * (entry['high'] - entry['low']) / entry['median']:.0f} %",
+            "" if ratio is None else f"{ratio:.2f}",
+            size(entry.get("peak_bytes")),
+            f"answers differ by {entry['disagreement']:.1e}" if differs else _KIND[entry["column"]],
+            style="bold" if entry["column"] == "ours" else None,
+        )
+    return table
+
+
+def _summary(result: dict[str, Any]) -> Table:
+    table = _table(
+        "summary", "row", "siamese_fast", "share of limit", "x published", "x constructed", "targets"
+    )
+    for cells in summary(result):
+        table.add_row(*cells)
+    return table
+
+
+def summary(result: dict[str, Any]) -> list[tuple[str, str, str, str, str, str]]:
+    """One line a row: name, time, share of the limit, ratios to the best of both columns, targets."""
+    lines = []
+    for row in result["rows"]:
+        ours = next(entry for entry in row["entries"] if entry["column"] == "ours")
+        if ours["status"] != "timed":
+            lines.append((row["name"], ours["status"], "-", "-", "-", "-"))
+            continue
+        share = row["cost"]["share"]
+        rate = _rate(row["cost"]["rate"], row["cost"]["unit"])
+        lines.append(
+            (
+                row["name"],
+                seconds(ours["median"]),
+                rate if share is None else f"{100 * share:.0f} % ({rate})",
+                _best(row, "published"),
+                _best(row, "constructed"),
+                "; ".join(map(_target, row["targets"])),
+            )
+        )
+    return lines
+
+
+def _target(target: dict[str, Any]) -> str:
+    reached = "-" if target["reached"] is None else f"{target['reached']:.1f}"
+    return f"{'met' if target['met'] else 'MISSED'}: {reached} of {target['ratio']:g}x {target['against']}"
+
+
+def markdown(result: dict[str, Any]) -> list[str]:
+    """The summary as lines of a Markdown table, with peak memory where it was measured."""
+    columns = (
+        "work",
+        "siamese_fast",
+        "share of the limit",
+        "times faster than the best library",
+        "than the best form of our own",
+        "peak memory",
+    )
+    lines = [_line(columns), _line(["---", *["---:"] * (len(columns) - 1)])]
+    for row, (name, time, share, published, constructed, _) in zip(
+        result["rows"], summary(result), strict=True
+    ):
+        lines.append(_line((f"{name}, {row['stage']}", time, share, published, constructed, _memory(row))))
+    return lines
+
+
+def show_changes(changes: Sequence[Change], remarks: Sequence[str], console: Console) -> None:
+    """A comparison of two results, what changed beyond the noise in colour."""
+    table = _table(None, "row", "before", "after", "ratio", "noise", "others", "")
+    styles = {"slower": "bold red", "faster": "bold green", "gone": "red"}
+    for change in changes:
+        table.add_row(
+            change.row,
+            seconds(change.before),
+            seconds(change.after),
+            _factor(change.ratio),
+            f"{100 * change.noise:.0f} %",
+            _factor(change.elsewhere),
+            change.verdict,
+            style=styles.get(change.verdict),
+        )
+    console.print(table)
+    for remark in remarks:
+        console.print(remark, style="yellow")
+
+
+def seconds(value: float | None) -> str:
+    """Three digits, in s, ms or us."""
+    if value is None:
+        return "-"
+    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
+        if value >= scale:
+            return f"{_digits(value / scale)} {unit}"
+    return f"{_digits(value / 1e-6)} us"
+
+
+def size(value: float | None) -> str:
+    """Bytes in MB (10^6)."""
+    return "" if value is None else f"{_digits(value / 1e6)} MB"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _rate(value: float, unit: str) -> str:
+    return f"{_digits(value / 1e9)} {_UNITS[unit]}"
+
+
+def _best(row: dict[str, Any], column: str) -> str:
+    best = row["best"].get(column)
+    return "-" if best is None else f"{best['ratio']:.1f} ({best['name']})"
+
+
+def _memory(row: dict[str, Any]) -> str:
+    found: dict[str, float] = {
+        entry["name"]: entry["peak_bytes"] for entry in row["entries"] if "peak_bytes" in entry
+    }
+    ours = next(entry["name"] for entry in row["entries"] if entry["column"] == "ours")
+    if ours not in found:
+        return "-"
+    others = [value for name, value in found.items() if name != ours]
+    return size(found[ours]) + (f", others {size(min(others))} to {size(max(others))}" if others else "")
+
+
+def _factor(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _table(title: str | None, *columns: str) -> Table:
+    table = Table(
+        title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
+    )
+    for index, column in enumerate(columns):
+        words = index in (0, len(columns) - 1)
+        table.add_column(column, justify="left" if words else "right", overflow="fold")
+    return table
