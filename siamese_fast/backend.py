@@ -3,8 +3,8 @@
     reference   plain torch, any device
     native      the C++ kernels on the CPU
 
-Native kernels are registered at the dispatcher's CPU key when the extension is there; where it was never built the
-reference serves, after one warning. An extension that is there but does not load is an error.
+Native kernels are registered at the dispatcher's CPU key when the extension is there; where it was never
+built the reference serves, after one warning. An extension that is there but does not load is an error.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def instruction_sets() -> tuple[str, ...]:
 
 @contextmanager
 def use_instruction_set(name: str) -> Iterator[None]:
-    """Run the native kernels of one instruction set inside a `with` block, as the variable SIAMESE_FAST_ISA does for a process."""
+    """Run one instruction set's kernels inside a `with` block, as SIAMESE_FAST_ISA does for a process."""
     if not _NATIVE:
         raise RuntimeError(
             "siamese_fast was built without its C++ extension: there is no instruction set to choose"

@@ -6,10 +6,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from _pytest.mark.structures import ParameterSet
-
 import pytest
 import torch
+from _pytest.mark.structures import ParameterSet
 
 from siamese_fast import backend
 from siamese_fast.testing import CASES, Size
@@ -18,7 +17,7 @@ NATIVE_ROOMS = backend.instruction_sets()
 ROOMS = ("reference", *NATIVE_ROOMS)
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
-# Rows, other rows, columns: every tail of every vector width, tile edges, chunk edges (256 rows, 256 columns).
+# Rows, other rows, columns: tails of every vector width, tile edges, chunk edges (256 rows, 256 columns).
 WORKLOADS = (
     (Size(0, 5, 3), "normal"),
     (Size(5, 0, 3), "normal"),

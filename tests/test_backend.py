@@ -99,7 +99,8 @@ def test_the_environment_chooses_an_instruction_set() -> None:
 
 def test_import_prints_nothing_and_loads_little() -> None:
     done = python(
-        "import sys, siamese_fast; print([m for m in ('matplotlib', 'sklearn', 'skimage', 'PIL', 'typer') if m in sys.modules])"
+        "import sys, siamese_fast;"
+        "print([m for m in ('matplotlib', 'sklearn', 'skimage', 'PIL', 'typer') if m in sys.modules])"
     )
     assert done.stdout.strip() == "[]"
     assert done.stderr == ""
@@ -107,8 +108,10 @@ def test_import_prints_nothing_and_loads_little() -> None:
 
 def test_a_missing_extension_is_a_mode_with_one_warning(without_extension: Path) -> None:
     code = TRY + (
-        "print(siamese_fast.__file__); print(set(backend.table().values()), backend.instruction_set(), backend.instruction_sets());"
-        "x = torch.randn(8, 3, requires_grad=True); siamese_fast.batch_hard_triplet_loss(x, torch.arange(8) % 2).backward();"
+        "print(siamese_fast.__file__);"
+        "print(set(backend.table().values()), backend.instruction_set(), backend.instruction_sets());"
+        "x = torch.randn(8, 3, requires_grad=True);"
+        "siamese_fast.batch_hard_triplet_loss(x, torch.arange(8) % 2).backward();"
         "print(siamese_fast.nearest_support(x, x)[1][:, 0].tolist())"
     )
     done = python(code, without_extension)

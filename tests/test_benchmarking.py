@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -238,8 +238,6 @@ def test_rows_have_names_of_their_own_and_cases_that_exist() -> None:
 def test_every_installed_contender_gives_our_answer(work: Work) -> None:
     """At a small size; compiled forms are the same forms, and compiling takes seconds."""
     small = replace(work, size={name: TINY.get(name, count) for name, count in work.size.items()})
-    if "C" in small.size:
-        small = replace(small, contenders=tuple(_with_classes(small)))
     inputs = small.inputs()
     expected = None
     for contender in small.contenders:
@@ -253,12 +251,6 @@ def test_every_installed_contender_gives_our_answer(work: Work) -> None:
         if expected is None:
             expected = tuple(value.clone() for value in found)
         assert disagreement(found, expected) < 1e-4, contender.name
-
-
-def _with_classes(work: Work) -> Iterator[Contender]:
-    from siamese_fast.benchmarking import forms, ours
-
-    yield from (ours.class_scores(work.size["C"]), forms.class_maximum(work.size["C"]))
 
 
 def test_peak_memory_counts_what_a_call_allocates() -> None:

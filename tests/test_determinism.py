@@ -1,4 +1,7 @@
-"""Same bits on every run and every thread count; a row's result does not depend on the batch around it; every output is written."""
+"""Same bits on every run and every thread count; a row's result does not depend on the batch around it.
+
+Every output is written.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,9 @@ def test_reference_repeats_its_bits(name: str) -> None:
 
 @pytest.mark.parametrize("metric", ["sqeuclidean", "dot", "manhattan"])
 def test_ties_across_blocks_and_threads(metric: str, native_room: str, threads: None) -> None:
-    """Integers of few values in more rows than one task mines: equal scores meet from every direction, the lowest index wins."""
+    """Integers of few values in more rows than one task mines: equal scores meet from every direction, the
+    lowest index wins.
+    """
     draw = Draw(torch.float32)
     x = torch.randint(-1, 2, (2600, 4), generator=draw.generator).float()
     labels = draw.labels(2600, 40)
@@ -71,7 +76,9 @@ def test_ties_across_blocks_and_threads(metric: str, native_room: str, threads: 
 
 
 def test_a_hub_has_the_same_bits_on_every_thread_count(native_room: str, threads: None) -> None:
-    """One row that is the negative of all others: its gradient is a sum over the whole batch, in chunks of a fixed length."""
+    """One row that is the negative of all others: its gradient is a sum over the whole batch, in chunks of a
+    fixed length.
+    """
     draw = Draw(torch.float32)
     x = draw.rows(5000, 7).requires_grad_()
     positive, negative = torch.arange(5000).roll(1), torch.full((5000,), 17)
@@ -89,7 +96,9 @@ def test_a_hub_has_the_same_bits_on_every_thread_count(native_room: str, threads
 @pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
 @pytest.mark.parametrize("metric", METRICS)
 def test_pairs_do_not_depend_on_their_batch(metric: str, dtype: torch.dtype, native_room: str) -> None:
-    """A distance is a function of its two rows: in a batch of any size, at any place, row by row or in a matrix of any tile."""
+    """A distance is a function of its two rows: in a batch of any size, at any place, row by row or in a
+    matrix of any tile.
+    """
     draw = Draw(dtype)
     x, y = draw.rows(70, 75), draw.rows(70, 75)
     whole = distance_matrix(x, y, metric)

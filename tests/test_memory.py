@@ -29,7 +29,8 @@ def run(rows):
     weight = torch.ones(512, requires_grad=True)
     support = prepare_support(y)
     return {
-        **{f"batch_hard_triplet_loss {m}": (lambda m=m: batch_hard_triplet_loss(x, labels, metric=m).backward())
+        **{f"batch_hard_triplet_loss {m}": (lambda m=m: batch_hard_triplet_loss(x, labels,
+        metric=m).backward())
            for m in ("euclidean", "cosine", "dot", "manhattan")},
         "hardest_pairs": lambda: hardest_pairs(x, labels, ref=y, ref_labels=labels),
         "nearest_support": lambda: nearest_support(x, y, 5),
@@ -59,9 +60,11 @@ print(json.dumps(grown))
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("backend", "rows"), [("native", 8192), ("reference", 4096)])
 def test_memory_grows_with_n_d(backend: str, rows: int) -> None:
-    """Forward and backward at D = 32: N x N would be 256 MiB (64 for the reference), the Koch differences 512^3 512 MiB.
+    """Forward and backward at D = 32: N x N would be 256 MiB (64 for the reference), the Koch differences
+    512^3 512 MiB.
 
-    The allowance: 24 arrays of [N, D], and 24 MiB for blocks of a fixed size and the page cache of the allocator.
+    The allowance: 24 arrays of [N, D], and 24 MiB for blocks of a fixed size and the page cache of the
+        allocator.
     """
     command = [sys.executable, "-W", "ignore", "-c", MEASURE, backend, str(rows)]
     done = subprocess.run(

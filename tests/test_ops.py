@@ -1,10 +1,13 @@
-"""Every operation on every backend, instruction set and dtype: values, chosen indices and gradients by the gap rule."""
+"""Every operation on every backend, instruction set and dtype: values, chosen indices and gradients by the
+gap rule.
+"""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from rooms import DTYPES, WORKLOADS, dtype_name, split, variants
+
 from siamese_fast.testing import KINDS, Case, Draw, Size, check
 
 

@@ -1,4 +1,6 @@
-"""Arguments: every accepted form gives the same result; a wrong one raises, naming the argument, what was got and what is accepted."""
+"""Arguments: every accepted form gives the same result; a wrong one raises, naming the argument, what was got
+and what is accepted.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,12 @@ ERRORS: list[tuple[str, Any, type[Exception], str]] = [
     ("one dimension", lambda: distance(W, Y), ValueError, r"x must have shape \[N, D\], got \[4\]"),
     ("integers", lambda: distance(X.long(), Y.long()), TypeError, r"x must be float32.*got torch.int64"),
     ("complex", lambda: distance(X + 0j, Y + 0j), TypeError, r"x must be float32.*got torch.complex64"),
-    ("no columns", lambda: distance(X[:, :0], Y[:, :0]), ValueError, r"x must have at least one column, got \[6, 0\]"),
+    (
+        "no columns",
+        lambda: distance(X[:, :0], Y[:, :0]),
+        ValueError,
+        r"x must have at least one column, got \[6, 0\]",
+    ),
     ("columns", lambda: distance(X, Y[:, :3]), ValueError, r"y has 3 columns and x has 4"),
     ("dtypes", lambda: distance(X, Y.double()), TypeError, r"y is torch.float64 and x is torch.float32"),
     ("rows", lambda: distance(X, Y[:5]), ValueError, r"y has 5 rows and x has 6"),
@@ -43,54 +50,239 @@ ERRORS: list[tuple[str, Any, type[Exception], str]] = [
     ("metric", lambda: distance(X, Y, "l2"), ValueError, r"metric must be one of 'euclidean'.*got 'l2'"),
     ("matrix metric", lambda: distance_matrix(X, Y, "l2"), ValueError, r"metric must be one of"),
     ("matrix columns", lambda: distance_matrix(X, Y[:, :3]), ValueError, r"y has 3 columns and x has 4"),
-    ("similarity names", lambda: similarity_matrix(X, Y.half()), TypeError, r"s is torch.float16 and q is torch.float32"),
-    ("weight shape", lambda: l1_similarity(X, Y, X), ValueError, r"weight must have shape \[4\] or \[1, 4\], got \[6, 4\]"),
-    ("weight dtype", lambda: l1_similarity(X, Y, W.double()), TypeError, r"weight must be torch.float32 .*got torch.float64"),
-    ("weight type", lambda: l1_similarity(X, Y, 1.0), TypeError, r"weight must be a torch.Tensor \[D\], got float"),
-    ("bias shape", lambda: l1_similarity(X, Y, W, W), ValueError, r"bias must have shape \[\] or \[1\], got \[4\]"),
+    (
+        "similarity names",
+        lambda: similarity_matrix(X, Y.half()),
+        TypeError,
+        r"s is torch.float16 and q is torch.float32",
+    ),
+    (
+        "weight shape",
+        lambda: l1_similarity(X, Y, X),
+        ValueError,
+        r"weight must have shape \[4\] or \[1, 4\], got \[6, 4\]",
+    ),
+    (
+        "weight dtype",
+        lambda: l1_similarity(X, Y, W.double()),
+        TypeError,
+        r"weight must be torch.float32 .*got torch.float64",
+    ),
+    (
+        "weight type",
+        lambda: l1_similarity(X, Y, 1.0),
+        TypeError,
+        r"weight must be a torch.Tensor \[D\], got float",
+    ),
+    (
+        "bias shape",
+        lambda: l1_similarity(X, Y, W, W),
+        ValueError,
+        r"bias must have shape \[\] or \[1\], got \[4\]",
+    ),
     ("bias type", lambda: l1_similarity(X, Y, W, "0"), TypeError, r"bias must be None, a number .*got str"),
-    ("bias dtype", lambda: l1_similarity(X, Y, W, W[0].half()), TypeError, r"bias must be torch.float32.*got torch.float16"),
+    (
+        "bias dtype",
+        lambda: l1_similarity(X, Y, W, W[0].half()),
+        TypeError,
+        r"bias must be torch.float32.*got torch.float16",
+    ),
     ("h2 rows", lambda: l1_similarity(X, Y[:2], W), ValueError, r"h2 has 2 rows and h1 has 6"),
-    ("target shape", lambda: l1_similarity_bce(X, Y, W, None, INDEX[:5]), ValueError, r"target must have shape \[6\], got \[5\]"),
-    ("target type", lambda: l1_similarity_bce(X, Y, W, None, [1]), TypeError, r"target must be a torch.Tensor \[B\], got list"),
-    ("target complex", lambda: l1_similarity_bce(X, Y, W, None, INDEX + 0j), TypeError, r"target must be of a bool, integer or floating dtype"),
-    ("reduction", lambda: l1_similarity_bce(X, Y, W, None, INDEX, "avg"), ValueError, r"reduction must be one of 'none', 'mean', 'sum', got 'avg'"),
-    ("pos_weight", lambda: l1_similarity_bce(X, Y, W, None, INDEX, pos_weight=W), ValueError, r"pos_weight must be a number or one element, got shape \[4\]"),
-    ("grad reduction", lambda: l1_similarity_bce_grad(X, Y, W, None, INDEX, "none"), ValueError, r"reduction must be one of 'mean', 'sum', got 'none'"),
-    ("grad out", lambda: l1_similarity_bce_grad(X, Y, W, None, INDEX, out=(X, X.T)), ValueError, r"out\[1\] must be contiguous torch.float32 \[6, 4\] on cpu"),
-    ("matrix out", lambda: l1_similarity_matrix(X, Y, W, out=torch.empty(6, 5)), ValueError, r"out must be contiguous torch.float32 \[6, 6\] on cpu"),
-    ("matrix out grad", lambda: l1_similarity_matrix(X, Y, W.clone().requires_grad_(), out=torch.empty(6, 6)), ValueError, r"out= does not take part in autograd"),
-    ("labels shape", lambda: hardest_pairs(X, INDEX[:5]), ValueError, r"labels must have shape \[6\], got \[5\]"),
-    ("labels dtype", lambda: hardest_pairs(X, W[:1].expand(6)), TypeError, r"labels must be of an integer or bool dtype, got torch.float32"),
-    ("labels type", lambda: hardest_pairs(X, [0]), TypeError, r"labels must be a torch.Tensor \[N\], got list"),
+    (
+        "target shape",
+        lambda: l1_similarity_bce(X, Y, W, None, INDEX[:5]),
+        ValueError,
+        r"target must have shape \[6\], got \[5\]",
+    ),
+    (
+        "target type",
+        lambda: l1_similarity_bce(X, Y, W, None, [1]),
+        TypeError,
+        r"target must be a torch.Tensor \[B\], got list",
+    ),
+    (
+        "target complex",
+        lambda: l1_similarity_bce(X, Y, W, None, INDEX + 0j),
+        TypeError,
+        r"target must be of a bool, integer or floating dtype",
+    ),
+    (
+        "reduction",
+        lambda: l1_similarity_bce(X, Y, W, None, INDEX, "avg"),
+        ValueError,
+        r"reduction must be one of 'none', 'mean', 'sum', got 'avg'",
+    ),
+    (
+        "pos_weight",
+        lambda: l1_similarity_bce(X, Y, W, None, INDEX, pos_weight=W),
+        ValueError,
+        r"pos_weight must be a number or one element, got shape \[4\]",
+    ),
+    (
+        "grad reduction",
+        lambda: l1_similarity_bce_grad(X, Y, W, None, INDEX, "none"),
+        ValueError,
+        r"reduction must be one of 'mean', 'sum', got 'none'",
+    ),
+    (
+        "grad out",
+        lambda: l1_similarity_bce_grad(X, Y, W, None, INDEX, out=(X, X.T)),
+        ValueError,
+        r"out\[1\] must be contiguous torch.float32 \[6, 4\] on cpu",
+    ),
+    (
+        "matrix out",
+        lambda: l1_similarity_matrix(X, Y, W, out=torch.empty(6, 5)),
+        ValueError,
+        r"out must be contiguous torch.float32 \[6, 6\] on cpu",
+    ),
+    (
+        "matrix out grad",
+        lambda: l1_similarity_matrix(X, Y, W.clone().requires_grad_(), out=torch.empty(6, 6)),
+        ValueError,
+        r"out= does not take part in autograd",
+    ),
+    (
+        "labels shape",
+        lambda: hardest_pairs(X, INDEX[:5]),
+        ValueError,
+        r"labels must have shape \[6\], got \[5\]",
+    ),
+    (
+        "labels dtype",
+        lambda: hardest_pairs(X, W[:1].expand(6)),
+        TypeError,
+        r"labels must be of an integer or bool dtype, got torch.float32",
+    ),
+    (
+        "labels type",
+        lambda: hardest_pairs(X, [0]),
+        TypeError,
+        r"labels must be a torch.Tensor \[N\], got list",
+    ),
     ("ref alone", lambda: hardest_pairs(X, LABELS, ref=Y), ValueError, r"ref and ref_labels go together"),
     ("self alone", lambda: hardest_pairs(X, LABELS, self_index=INDEX), ValueError, r"self_index needs ref"),
-    ("ref columns", lambda: hardest_pairs(X, LABELS, ref=Y[:, :2], ref_labels=LABELS), ValueError, r"ref has 2 columns and x has 4"),
-    ("self range", lambda: hardest_pairs(X, LABELS, ref=Y, ref_labels=LABELS, self_index=INDEX + 1), IndexError, r"self_index must lie in \[-1, 6\), got values from 1 to 6"),
-    ("margin", lambda: batch_hard_triplet_loss(X, LABELS, "0.2"), ValueError, r"margin must be a number, or None .*got '0.2'"),
-    ("margin nan", lambda: batch_hard_triplet_loss(X, LABELS, float("nan")), ValueError, r"margin must be a number, or None .*got nan"),
-    ("triplet reduction", lambda: batch_hard_triplet_loss(X, LABELS, reduction="max"), ValueError, r"reduction must be one of .*'mean_nonzero', got 'max'"),
-    ("no_triplet", lambda: batch_hard_triplet_loss(X, LABELS, no_triplet="drop"), ValueError, r"no_triplet must be one of 'skip', 'zero_positive', 'error', got 'drop'"),
-    ("anchor index range", lambda: triplet_loss(INDEX + 1, INDEX, INDEX, embeddings=X), IndexError, r"anchor must lie in \[0, 6\), got values from 1 to 6"),
-    ("negative index", lambda: triplet_loss(INDEX, INDEX - 1, INDEX, embeddings=X), IndexError, r"positive must lie in \[0, 6\), got values from -1 to 4"),
-    ("index shape", lambda: triplet_loss(INDEX, INDEX, INDEX[:3], embeddings=X), ValueError, r"negative must have shape \[6\], got \[3\]"),
-    ("index dtype", lambda: triplet_loss(INDEX, INDEX.bool(), INDEX, embeddings=X), TypeError, r"positive must be of an integer dtype, got torch.bool"),
-    ("ref of rows", lambda: triplet_loss(X, X, X, ref=X), ValueError, r"ref goes with embeddings and indices"),
+    (
+        "ref columns",
+        lambda: hardest_pairs(X, LABELS, ref=Y[:, :2], ref_labels=LABELS),
+        ValueError,
+        r"ref has 2 columns and x has 4",
+    ),
+    (
+        "self range",
+        lambda: hardest_pairs(X, LABELS, ref=Y, ref_labels=LABELS, self_index=INDEX + 1),
+        IndexError,
+        r"self_index must lie in \[-1, 6\), got values from 1 to 6",
+    ),
+    (
+        "margin",
+        lambda: batch_hard_triplet_loss(X, LABELS, "0.2"),
+        ValueError,
+        r"margin must be a number, or None .*got '0.2'",
+    ),
+    (
+        "margin nan",
+        lambda: batch_hard_triplet_loss(X, LABELS, float("nan")),
+        ValueError,
+        r"margin must be a number, or None .*got nan",
+    ),
+    (
+        "triplet reduction",
+        lambda: batch_hard_triplet_loss(X, LABELS, reduction="max"),
+        ValueError,
+        r"reduction must be one of .*'mean_nonzero', got 'max'",
+    ),
+    (
+        "no_triplet",
+        lambda: batch_hard_triplet_loss(X, LABELS, no_triplet="drop"),
+        ValueError,
+        r"no_triplet must be one of 'skip', 'zero_positive', 'error', got 'drop'",
+    ),
+    (
+        "anchor index range",
+        lambda: triplet_loss(INDEX + 1, INDEX, INDEX, embeddings=X),
+        IndexError,
+        r"anchor must lie in \[0, 6\), got values from 1 to 6",
+    ),
+    (
+        "negative index",
+        lambda: triplet_loss(INDEX, INDEX - 1, INDEX, embeddings=X),
+        IndexError,
+        r"positive must lie in \[0, 6\), got values from -1 to 4",
+    ),
+    (
+        "index shape",
+        lambda: triplet_loss(INDEX, INDEX, INDEX[:3], embeddings=X),
+        ValueError,
+        r"negative must have shape \[6\], got \[3\]",
+    ),
+    (
+        "index dtype",
+        lambda: triplet_loss(INDEX, INDEX.bool(), INDEX, embeddings=X),
+        TypeError,
+        r"positive must be of an integer dtype, got torch.bool",
+    ),
+    (
+        "ref of rows",
+        lambda: triplet_loss(X, X, X, ref=X),
+        ValueError,
+        r"ref goes with embeddings and indices",
+    ),
     ("negative rows", lambda: triplet_loss(X, X, X[:2]), ValueError, r"negative has 2 rows and anchor has 6"),
     ("k", lambda: nearest_support(X, Y, 0), ValueError, r"k must be a positive integer, got 0"),
     ("k bool", lambda: nearest_support(X, Y, True), ValueError, r"k must be a positive integer, got True"),
     ("bias without weight", lambda: nearest_support(X, Y, bias=1.0), ValueError, r"bias goes with weight"),
     ("support columns", lambda: nearest_support(X, Y[:, :3]), ValueError, r"s has 3 columns and q has 4"),
-    ("prepared columns", lambda: nearest_support(X, prepare_support(Y[:, :3])), ValueError, r"q has 4 columns and s has 3"),
-    ("prepared metric", lambda: nearest_support(X, prepare_support(Y), metric="dot"), ValueError, r"metric is 'dot' but s was prepared for 'euclidean'"),
-    ("prepared weight", lambda: nearest_support(X, prepare_support(Y), weight=W), ValueError, r"weight and bias belong to prepare_support"),
-    ("prepared dtype", lambda: nearest_support(X.half(), prepare_support(Y)), TypeError, r"q is torch.float16 and s is torch.float32"),
-    ("reduce", lambda: class_scores(X, Y, LABELS, reduce="sum"), ValueError, r"reduce must be one of 'max', 'mean', 'prototype', got 'sum'"),
-    ("class range", lambda: class_scores(X, Y, INDEX, 3), IndexError, r"class_index must lie in \[0, 3\), got values from 0 to 5"),
-    ("class negative", lambda: class_scores(X, Y, INDEX - 1, 6), IndexError, r"class_index must lie in \[0, 6\), got values from -1 to 4"),
-    ("class shape", lambda: class_scores(X, Y, INDEX[:5]), ValueError, r"class_index must have shape \[6\], got \[5\]"),
+    (
+        "prepared columns",
+        lambda: nearest_support(X, prepare_support(Y[:, :3])),
+        ValueError,
+        r"q has 4 columns and s has 3",
+    ),
+    (
+        "prepared metric",
+        lambda: nearest_support(X, prepare_support(Y), metric="dot"),
+        ValueError,
+        r"metric is 'dot' but s was prepared for 'euclidean'",
+    ),
+    (
+        "prepared weight",
+        lambda: nearest_support(X, prepare_support(Y), weight=W),
+        ValueError,
+        r"weight and bias belong to prepare_support",
+    ),
+    (
+        "prepared dtype",
+        lambda: nearest_support(X.half(), prepare_support(Y)),
+        TypeError,
+        r"q is torch.float16 and s is torch.float32",
+    ),
+    (
+        "reduce",
+        lambda: class_scores(X, Y, LABELS, reduce="sum"),
+        ValueError,
+        r"reduce must be one of 'max', 'mean', 'prototype', got 'sum'",
+    ),
+    (
+        "class range",
+        lambda: class_scores(X, Y, INDEX, 3),
+        IndexError,
+        r"class_index must lie in \[0, 3\), got values from 0 to 5",
+    ),
+    (
+        "class negative",
+        lambda: class_scores(X, Y, INDEX - 1, 6),
+        IndexError,
+        r"class_index must lie in \[0, 6\), got values from -1 to 4",
+    ),
+    (
+        "class shape",
+        lambda: class_scores(X, Y, INDEX[:5]),
+        ValueError,
+        r"class_index must have shape \[6\], got \[5\]",
+    ),
     ("no classes", lambda: class_scores(X, Y), ValueError, r"class_index is needed"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +301,9 @@ def test_a_prepared_set_of_another_dtype_is_refused(metric: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
 def test_forms_of_the_head(dtype: torch.dtype, room: str) -> None:
-    """weight [D] or [1, D], in the dtype of the embeddings or of the arithmetic; bias None, a number, [] or [1]."""
+    """weight [D] or [1, D], in the dtype of the embeddings or of the arithmetic; bias None, a number, [] or
+    [1].
+    """
     draw = Draw(dtype)
     h1, h2, weight = draw.rows(9, 20), draw.rows(9, 20), draw.weight(20)
     bias = torch.tensor(0.25, dtype=dtype)

@@ -1,4 +1,6 @@
-"""The edges of what an operation is given: labels of every kind, ties, NaN, infinities, overflow, nothing at all."""
+"""The edges of what an operation is given: labels of every kind, ties, NaN, infinities, overflow, nothing at
+all.
+"""
 
 from __future__ import annotations
 
@@ -174,7 +176,9 @@ def test_a_nan_support_is_never_chosen(metric: str, room: str) -> None:
 
 @pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "manhattan"])
 def test_infinite_rows(metric: str, room: str) -> None:
-    """An infinite row is infinitely far: the farthest of its class, the nearest of another only when all are; never a crash."""
+    """An infinite row is infinitely far: the farthest of its class, the nearest of another only when all are;
+    never a crash.
+    """
     draw = Draw(torch.float32)
     labels = torch.arange(40) % 4
     x = draw.rows(40, 17)
@@ -202,7 +206,9 @@ def test_infinite_rows(metric: str, room: str) -> None:
 def test_rows_whose_square_overflows_are_mined_by_differences(
     metric: str, dtype: torch.dtype, mixed: bool, room: str
 ) -> None:
-    """|x|^2 is infinite and |x - y|^2 is not; with rows of ordinary size among them, infinitely far by that measure."""
+    """|x|^2 is infinite and |x - y|^2 is not; with rows of ordinary size among them, infinitely far by that
+    measure.
+    """
     draw = Draw(torch.float64)
     labels = draw.labels(50, 5)
     x = (4 + 0.1 * draw.rows(50, 33)) * 2.0 ** (509 if dtype == torch.float64 else 61)
@@ -223,7 +229,7 @@ def test_rows_whose_square_overflows_are_mined_by_differences(
 
 
 def test_half_precision_extremes(room: str) -> None:
-    """The largest and the smallest numbers of fp16: distances do not overflow in its range, subnormals count."""
+    """The largest and smallest numbers of fp16: distances do not overflow in its range, subnormals count."""
     big, tiny = 65504.0, 2.0**-24
     x = torch.tensor([[big, -big, tiny], [0.0, 0.0, 0.0]], dtype=torch.float16)
     y = torch.tensor([[-big, big, 0.0], [tiny, 0.0, -3 * tiny]], dtype=torch.float16)

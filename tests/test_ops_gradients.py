@@ -1,4 +1,6 @@
-"""Gradients of the kernels by finite differences in float64, second derivatives, and what reductions do to gradients."""
+"""Gradients of the kernels by finite differences in float64, second derivatives, and what reductions do to
+gradients.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +110,7 @@ def test_losses_without_any_triplet_backpropagate_zeros(room: str) -> None:
 
 
 def test_cross_entropy_of_confident_logits_keeps_its_digits(room: str) -> None:
-    """At logits of +-60 the loss of the right side is exp(-60), not 0, and that of the wrong side is finite."""
+    """At logits of +-60 the loss of the right side is exp(-60), not 0; that of the wrong side is finite."""
     h1 = torch.full((4, 1), 60.0, dtype=torch.float64, requires_grad=True)
     weight = torch.tensor([1.0], dtype=torch.float64)
     target = torch.tensor([1, 0, 1, 0])

@@ -83,6 +83,9 @@ def _lines(axes: Any, rows: list[dict[str, Any]], across: str, what: str, scale:
             label=name,
         )
     axes.set(xscale="log", yscale="log", xlabel=across, ylabel=label)
+    sizes = [row["size"][across] for row in rows]
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
     axes.grid(color="#e6e9ed", linewidth=0.8)
     axes.legend(fontsize=7)
 

@@ -246,11 +246,12 @@ def pairs_bce_grad_out() -> Contender:
     return Contender("formulas, out=", "constructed", build, whole=True)
 
 
-def class_maximum(num_classes: int) -> Contender:
+def class_maximum() -> Contender:
     """All scores [Q, S], then the best of each class; supports sorted in advance, classes of one size."""
 
     def build(given: Inputs) -> Call:
         q, s = given["q"], given["s"][given["class_index"].argsort(stable=True)]
+        num_classes = int(given["class_index"].max()) + 1
         half_norms, columns = -0.5 * s.square().sum(1), s.T.contiguous()
 
         def call() -> Tensor:

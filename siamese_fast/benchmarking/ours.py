@@ -65,11 +65,9 @@ def nearest(k: int) -> Contender:
     return Contender(NAME, "ours", build, answer=lambda found: (-found[0],))
 
 
-def class_scores(num_classes: int) -> Contender:
+def class_scores() -> Contender:
     def build(given: Inputs) -> Call:
-        support = ops.prepare_support(
-            given["s"], "sqeuclidean", class_index=given["class_index"], num_classes=num_classes
-        )
+        support = ops.prepare_support(given["s"], "sqeuclidean", class_index=given["class_index"])
         return lambda: ops.class_scores(given["q"], support, reduce="max")
 
     return Contender(NAME, "ours", build)

@@ -229,7 +229,7 @@ def _nearest(supports: int, k: int) -> Work:
 
 def _class_scores() -> Work:
     size = {"Q": 1000, "S": 100_000, "C": 1000, "D": 128}
-    form = forms.class_maximum(size["C"])
+    form = forms.class_maximum()
     return Work(
         name="class scores S=100000 C=1000",
         operation="best score of each class",
@@ -237,7 +237,7 @@ def _class_scores() -> Work:
         size=size,
         draw=_classes,
         gate=(("class_scores.prepared", "sqeuclidean-max"),),
-        contenders=(ours.class_scores(size["C"]), form, forms.compiled(form)),
+        contenders=(ours.class_scores(), form, forms.compiled(form)),
         cost=Cost(2 * size["Q"] * size["S"] * size["D"], "flop", "2 Q S D", "product"),
         memory=True,
     )

@@ -1,4 +1,4 @@
-"""What every native operation needs: the extension, codes of its arguments, the thread count, checked operands."""
+"""What native operations need: the extension, codes of arguments, the thread count, checked operands."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def address(value: Tensor | None) -> int:
 
 
 def fresh(value: Tensor) -> Tensor:
-    """A tensor just allocated, on huge pages if large: faults of small pages would cost more than the arithmetic."""
+    """A tensor just allocated, on huge pages if large: faults of small pages cost more than arithmetic."""
     if value.nbytes >= LARGE:
         extension.use_huge_pages(value.data_ptr(), value.nbytes)
     return value

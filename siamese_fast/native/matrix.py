@@ -1,16 +1,30 @@
-"""C++ kernels over all pairs of rows: `siamese_fast.ops.distance` (matrices) and `siamese_fast.ops.l1_similarity_matrix`."""
+"""C++ kernels over all pairs of rows: the matrices of `ops.distance`, and `ops.l1_similarity_matrix`."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from siamese_fast.native._call import DTYPE, METRIC, address, compute_dtype, extension, threads
+from siamese_fast.native._call import (
+    DTYPE,
+    METRIC,
+    address,
+    compute_dtype,
+    extension,
+    operand,
+    receiver,
+    threads,
+)
 
 
 def _write(
     metric: str, exact: bool, x: Tensor, y: Tensor, weight: Tensor | None, bias: Tensor | None, out: Tensor
 ) -> None:
+    compute, depth = compute_dtype(x.dtype), x.shape[1]
+    x, y = x.contiguous(), operand("y", y, x.dtype, (y.shape[0], depth))
+    weight = None if weight is None else operand("weight", weight, compute, (depth,))
+    bias = None if bias is None else operand("bias", bias, compute, ())
+    receiver("out", out, compute, (x.shape[0], y.shape[0]))
     extension.matrix(
         DTYPE[x.dtype],
         threads(),
@@ -30,6 +44,11 @@ def _write(
 def _gradients(
     metric: str, grad: Tensor, x: Tensor, y: Tensor, weight: Tensor | None, distances: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    compute, shape = compute_dtype(x.dtype), (x.shape[0], y.shape[0])
+    grad = operand("grad", grad, compute, shape)
+    x, y = x.contiguous(), operand("y", y, x.dtype, (y.shape[0], x.shape[1]))
+    weight = None if weight is None else operand("weight", weight, compute, (x.shape[1],))
+    distances = None if distances is None else operand("distances", distances, compute, shape)
     grad_x, grad_y = torch.empty_like(x), torch.empty_like(y)
     grad_weight = grad.new_empty(0 if weight is None else x.shape[1])
     grad_bias = grad.new_empty(())
@@ -54,7 +73,6 @@ def _gradients(
 
 
 def distance_matrix(x: Tensor, y: Tensor, metric: str) -> Tensor:
-    x, y = x.contiguous(), y.contiguous()
     out = x.new_empty(x.shape[0], y.shape[0], dtype=compute_dtype(x.dtype))
     _write(metric, True, x, y, None, None, out)
     return out
@@ -63,14 +81,12 @@ def distance_matrix(x: Tensor, y: Tensor, metric: str) -> Tensor:
 def distance_matrix_backward(
     grad: Tensor, x: Tensor, y: Tensor, distances: Tensor, metric: str
 ) -> tuple[Tensor, Tensor]:
-    return _gradients(
-        metric, grad.contiguous(), x.contiguous(), y.contiguous(), None, distances.contiguous()
-    )[:2]
+    return _gradients(metric, grad, x, y, None, distances)[:2]
 
 
 def l1_similarity_matrix(q: Tensor, s: Tensor, weight: Tensor, bias: Tensor, exact: bool) -> Tensor:
     out = weight.new_empty(q.shape[0], s.shape[0])
-    _write("koch", exact, q.contiguous(), s.contiguous(), weight.contiguous(), bias, out)
+    _write("koch", exact, q, s, weight, bias, out)
     return out
 
 
@@ -83,7 +99,7 @@ def l1_similarity_matrix_out(
 def l1_similarity_matrix_backward(
     grad: Tensor, q: Tensor, s: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _gradients("koch", grad.contiguous(), q.contiguous(), s.contiguous(), weight.contiguous(), None)
+    return _gradients("koch", grad, q, s, weight, None)
 
 
 KERNELS = {

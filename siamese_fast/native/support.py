@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from siamese_fast.native._call import DTYPE, METRIC, address, compute_dtype, extension, threads
+from siamese_fast.native._call import DTYPE, METRIC, address, compute_dtype, extension, operand, threads
 
 
 def pack_support(rows: Tensor, metric: str) -> Tensor:
@@ -15,9 +15,20 @@ def pack_support(rows: Tensor, metric: str) -> Tensor:
     return packed
 
 
+def _operands(
+    q: Tensor, s: Tensor, weight: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    compute, depth = compute_dtype(q.dtype), q.shape[1]
+    s = operand("s", s, q.dtype, (s.shape[0], depth))
+    weight = None if weight is None else operand("weight", weight, compute, (depth,))
+    bias = None if bias is None else operand("bias", bias, compute, ())
+    return q.contiguous(), s, weight, bias
+
+
 def nearest_support(
     q: Tensor, s: Tensor, k: int, metric: str, weight: Tensor | None, bias: Tensor | None, packed: Tensor
 ) -> tuple[Tensor, Tensor]:
+    q, s, weight, bias = _operands(q, s, weight, bias)
     scores = q.new_empty(q.shape[0], k, dtype=compute_dtype(q.dtype))
     indices = torch.empty(q.shape[0], k, dtype=torch.int64)
     extension.nearest_support(
@@ -50,6 +61,8 @@ def class_scores(
     reduce: str,
     packed: Tensor,
 ) -> Tensor:
+    q, s, weight, bias = _operands(q, s, weight, bias)
+    class_index = operand("class_index", class_index, torch.int64, (s.shape[0],))
     scores = q.new_empty(q.shape[0], num_classes, dtype=compute_dtype(q.dtype))
     extension.class_scores(
         DTYPE[q.dtype],

@@ -16,7 +16,9 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def embeddings(name: str, value: Tensor, like: tuple[str, Tensor] | None = None) -> Tensor:
-    """A contiguous matrix [N, D] of a floating dtype; with `like`, of the same D, dtype and device as that argument."""
+    """A contiguous matrix [N, D] of a floating dtype; with `like`, of the same D, dtype and device as that
+    argument.
+    """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor [N, D], got {type(value).__name__}")
     if value.dim() != 2:
@@ -52,7 +54,9 @@ def same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> Non
 
 
 def weight(value: Tensor, x: Tensor) -> Tensor:
-    """The Koch weights as [D] in the compute dtype; given as [D] or [1, D], in the dtype of `x` or the compute dtype."""
+    """The Koch weights as [D] in the compute dtype; given as [D] or [1, D], in the dtype of `x` or the
+    compute dtype.
+    """
     if not isinstance(value, Tensor):
         raise TypeError(f"weight must be a torch.Tensor [D], got {type(value).__name__}")
     columns = x.shape[1]
@@ -101,7 +105,10 @@ def labels(name: str, value: Tensor, rows: int, x: Tensor) -> Tensor:
 
 
 def indices(name: str, value: Tensor, count: int | None, table: Tensor, lowest: int = 0) -> Tensor:
-    """Row indices into `table`, int64; checked against its range on the CPU (a kernel masks them elsewhere)."""
+    """Row indices into `table`, int64.
+
+    Checked against its range on the CPU (a kernel masks them elsewhere).
+    """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor of row indices, got {type(value).__name__}")
     if value.dim() != 1 or (count is not None and value.shape[0] != count):

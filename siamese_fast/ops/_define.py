@@ -1,7 +1,8 @@
 """The only file that knows `torch.library`: how an operation is defined, served and differentiated.
 
-An operation is a schema, a reference in plain torch (every device, every dtype) and a fake (shapes only). Faster kernels are registered
-at their dispatch key by `siamese_fast.backend`; choosing among them is the PyTorch dispatcher's work and nobody else's.
+An operation is a schema, a reference in plain torch (every device, every dtype) and a fake (shapes only).
+Faster kernels are registered at their dispatch key by `siamese_fast.backend`; choosing among them is the
+PyTorch dispatcher's work and nobody else's.
 """
 
 from __future__ import annotations
@@ -37,12 +38,14 @@ def differentiable(
 ) -> Callable[..., Any]:
     """Wrap an operation in autograd; only its first output is differentiable.
 
-    `tape` selects the outputs that the backward pass needs. `backward(grad, inputs, tape)` returns one gradient for each input. When
-    the backward pass is itself to be differentiated (`create_graph=True`, nested `torch.func.grad`), the gradient
-    is taken of `formula(*inputs, *tape)` instead: the first output once more, in plain torch.
+    `tape` selects the outputs that the backward pass needs. `backward(grad, inputs, tape)` returns one
+    gradient for each input. When the backward pass is itself to be differentiated (`create_graph=True`,
+    nested `torch.func.grad`), the gradient is taken of `formula(*inputs, *tape)` instead: the first output
+    once more, in plain torch.
 
-    Two Functions share this: the one whose context is filled in `forward` costs a third of the other's call overhead, the
-    one with `setup_context` is the only kind that `torch.compile` and functorch can see through.
+    Two Functions share this: the one whose context is filled in `forward` costs a third of the other's call
+    overhead, the one with `setup_context` is the only kind that `torch.compile` and functorch can see
+    through.
     """
 
     def remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -91,11 +94,11 @@ def differentiable(
 
     def call(*inputs: Any) -> Any:
         if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-            return Composable.apply(*_distinct(inputs))
+            return Composable.apply(*_distinct(inputs))  # type: ignore[no-untyped-call]
         if torch.is_grad_enabled() and any(
             isinstance(value, Tensor) and value.requires_grad for value in inputs
         ):
-            return Eager.apply(*inputs)
+            return Eager.apply(*inputs)  # type: ignore[no-untyped-call]
         return operation(*inputs)
 
     return call
@@ -118,7 +121,7 @@ def _of_formula(
     needed: tuple[bool, ...],
 ) -> Grads:
     with torch.enable_grad():
-        # Views, because the gradient in a tensor that was given twice would be that of both arguments together.
+        # Views: the gradient in a tensor that was given twice would be that of both arguments together.
         inputs = tuple(value.view_as(value) if isinstance(value, Tensor) else value for value in inputs)
         wanted = [value for value, need in zip(inputs, needed, strict=True) if need]
         found = iter(

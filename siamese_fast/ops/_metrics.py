@@ -1,7 +1,8 @@
 """The metrics in plain torch: the definition that every kernel is held to.
 
-Distances are smaller-is-better: euclidean |x-y|, sqeuclidean |x-y|^2, cosine 1 - x.y/(|x||y|) (a zero row has cosine 0),
-dot -x.y, manhattan sum |x-y|. Scores are larger-is-better: -distance, but the cosine itself for "cosine".
+Distances are smaller-is-better: euclidean |x-y|, sqeuclidean |x-y|^2, cosine 1 - x.y/(|x||y|) (a zero row has
+cosine 0), dot -x.y, manhattan sum |x-y|. Scores are larger-is-better: -distance, but the cosine itself for
+"cosine".
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def operand(x: Tensor, metric: str) -> Tensor:
 
 
 def distance_formula(x: Tensor, y: Tensor, metric: str) -> Tensor:
-    """Distance over the last dimension of broadcast operands, differentiable to any order, gradient 0 at distance 0."""
+    """Distance over the last dimension of broadcast operands, differentiable to any order, gradient 0 at
+    distance 0.
+    """
     if metric == "dot":
         return -(x * y).sum(-1)
     difference = x - y
@@ -77,7 +80,7 @@ def distance_block(x: Tensor, y: Tensor, metric: str) -> Tensor:
 
 
 def _difference_sums(left: Tensor, right: Tensor, absolute: bool) -> Tensor:
-    """sum_k |left[k, i] - right[k, j]|, or of the squares: exact for small integers, as `torch.cdist` is not."""
+    """sum_k |left[k, i] - right[k, j]|, or of squares: exact for small integers, as `torch.cdist` is not."""
     total = left.new_zeros(left.shape[1], right.shape[1])
     difference = torch.empty_like(total)
     for row, column in zip(left, right, strict=True):

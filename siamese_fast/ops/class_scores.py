@@ -1,9 +1,10 @@
 """One-shot scores per class: the best or mean score of a class's supports, or the score of its prototype.
 
-    max: max_{j in c} score(q, s_j)      mean: mean_{j in c} score(q, s_j)      prototype: score(q, mean_{j in c} s_j)
+    max: max_{j in c} score(q, s_j)  mean: mean_{j in c} score(q, s_j)  prototype: score(q, mean_{j in c} s_j)
 
-Supports are visited sorted by class, so a class is a segment that is reduced as soon as its scores exist: O(Q C + block) memory, never
-Q x S. Sources: Vinyals et al., "Matching Networks", 2016 (max, mean); Snell et al., "Prototypical Networks", 2017.
+Supports are visited sorted by class, so a class is a segment that is reduced as soon as its scores exist: O(Q
+C + block) memory, never Q x S. Sources: Vinyals et al., "Matching Networks", 2016 (max, mean); Snell et al.,
+"Prototypical Networks", 2017.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def class_scores(
         class_index: class of each support [S], integers in 0..num_classes-1.
         num_classes: C; by default the largest class index + 1.
         metric, weight, bias: as for `nearest_support`.
-        reduce: "max" (nearest support; a NaN score is ignored), "mean", or "prototype" (score of the class mean; of the unit rows' mean
-            for cosine).
+        reduce: "max" (nearest support; a NaN score is ignored), "mean", or "prototype" (score of the class
+            mean; of the unit rows' mean for cosine).
 
     Returns:
         [Q, C], float64 for float64 inputs and float32 otherwise; -inf for a class without supports.
@@ -114,8 +115,8 @@ def _reference(
 
 
 _op = define(
-    "class_scores(Tensor q, Tensor s, Tensor class_index, int num_classes, str metric, Tensor? weight, Tensor? bias,"
-    " str reduce, Tensor packed) -> Tensor",
+    "class_scores(Tensor q, Tensor s, Tensor class_index, int num_classes, str metric, Tensor? weight,"
+    " Tensor? bias, str reduce, Tensor packed) -> Tensor",
     _reference,
     lambda q, s, class_index, num_classes, *_: q.new_empty(
         q.shape[0], num_classes, dtype=check.compute_dtype(q.dtype)

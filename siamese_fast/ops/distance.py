@@ -1,8 +1,8 @@
 """Distances row by row, [B], and between all rows, [N, M], from exact differences.
 
-Peers compute |x|^2 + |y|^2 - 2 x.y, which cancels: the distance of near-identical rows comes out as noise of size
-sqrt(eps) |x|. Here every entry is a sum over x_k - y_k, so identical rows are at distance 0 exactly; it costs two
-instructions an element instead of one.
+Peers compute |x|^2 + |y|^2 - 2 x.y, which cancels: the distance of near-identical rows comes out as noise of
+size sqrt(eps) |x|. Here every entry is a sum over x_k - y_k, so identical rows are at distance 0 exactly; it
+costs two instructions an element instead of one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def distance(x: Tensor, y: Tensor, metric: str = "euclidean") -> Tensor:
         metric: "euclidean", "sqeuclidean", "cosine" (1 - cosine), "dot" (-x.y) or "manhattan".
 
     Returns:
-        [B], float64 for float64 inputs and float32 otherwise. The gradient of the euclidean distance at 0 is 0.
+        [B], float64 for float64 inputs and float32 otherwise. The gradient of the euclidean distance at 0 is
+        0.
     """
     check.choice("metric", metric, check.METRICS)
     x = check.embeddings("x", x)
@@ -34,14 +35,18 @@ def distance(x: Tensor, y: Tensor, metric: str = "euclidean") -> Tensor:
 
 
 def distance_matrix(x: Tensor, y: Tensor, metric: str = "euclidean") -> Tensor:
-    """Distances of every row of x [N, D] to every row of y [M, D]: [N, M], smaller is nearer. Metrics as for `distance`."""
+    """Distances of every row of x [N, D] to every row of y [M, D]: [N, M], smaller is nearer.
+
+    Metrics as for `distance`.
+    """
     return _matrix(x, y, metric, ("x", "y"))
 
 
 def similarity_matrix(q: Tensor, s: Tensor, metric: str = "euclidean") -> Tensor:
     """Scores of every query [Q, D] against every support [S, D]: [Q, S], larger is better.
 
-    The score is -distance for "euclidean", "sqeuclidean" and "manhattan", the cosine for "cosine", the product for "dot".
+    The score is -distance for "euclidean", "sqeuclidean" and "manhattan", the cosine for "cosine", the
+    product for "dot".
 
     Example:
         >>> best = similarity_matrix(queries, supports, "cosine").argmax(dim=1)
@@ -120,7 +125,8 @@ _matrix_op = define(
     lambda x, y, metric: _compute_empty(x, x.shape[0], y.shape[0]),
 )
 _matrix_backward_op = define(
-    "distance_matrix_backward(Tensor grad, Tensor x, Tensor y, Tensor distances, str metric) -> (Tensor, Tensor)",
+    "distance_matrix_backward(Tensor grad, Tensor x, Tensor y, Tensor distances, str metric)"
+    " -> (Tensor, Tensor)",
     _matrix_backward,
     lambda grad, x, y, distances, metric: (torch.empty_like(x), torch.empty_like(y)),
 )

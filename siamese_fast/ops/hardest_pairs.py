@@ -2,8 +2,8 @@
 
     positive(i) = argmax_{j: same class, j != i} d(i, j)        negative(i) = argmin_{j: other class} d(i, j)
 
-Peers build the N x N distance matrix and several masks of its size. Here tiles of scores live in registers, and of each row only the best
-value and its index are kept: O(N D) memory.
+Peers build the N x N distance matrix and several masks of its size. Here tiles of scores live in registers,
+and of each row only the best value and its index are kept: O(N D) memory.
 
 Source: Hermans, Beyer, Leibe, "In Defense of the Triplet Loss for Person Re-Identification", 2017.
 """
@@ -32,15 +32,18 @@ def hardest_pairs(
     Args:
         x: anchors [N, D].
         labels: [N], any integer or bool dtype, any values.
-        metric: "euclidean", "sqeuclidean", "cosine", "dot" (the hardest positive has the smallest product) or "manhattan".
+        metric: "euclidean", "sqeuclidean", "cosine", "dot" (the hardest positive has the smallest product) or
+            "manhattan".
         ref: rows to mine from [M, D]; None mines from `x` itself, never pairing a row with itself.
         ref_labels: [M], labels of `ref`.
-        self_index: [N], with `ref`: which row of `ref` is the anchor itself (-1 for none), so that it is not its own positive.
+        self_index: [N], with `ref`: which row of `ref` is the anchor itself (-1 for none), so that it is not
+            its own positive.
 
     Returns:
-        positive [N] and negative [N], int64 indices into `ref` (into `x` without it). Among equal scores the lowest index wins. A NaN
-        candidate is never chosen and a NaN anchor gets -1. Mining uses the matrix-product form of the distance, exact to a few units in the
-        last place of |x|^2 + |y|^2; positives are compared by exact differences.
+        positive [N] and negative [N], int64 indices into `ref` (into `x` without it). Among equal scores the
+        lowest index wins. A NaN candidate is never chosen and a NaN anchor gets -1. Mining uses the
+        matrix-product form of the distance, exact to a few units in the last place of |x|^2 + |y|^2;
+        positives are compared by exact differences.
 
     Example:
         >>> positive, negative = hardest_pairs(embeddings, labels)

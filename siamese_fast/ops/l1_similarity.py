@@ -1,7 +1,9 @@
-"""The Koch head on given pairs: logit_b = bias + sum_k w_k |h1_bk - h2_bk|, with its sigmoid cross-entropy fused.
+"""The Koch head on given pairs: logit_b = bias + sum_k w_k |h1_bk - h2_bk|, with its sigmoid cross-entropy
+fused.
 
-The peers' form writes |h1 - h2| [B, D] and reads it again, forward and backward. Here the forward pass reads h1 and h2 once and keeps
-one number a row; the backward pass reads them once more and writes the two gradients.
+The peers' form writes |h1 - h2| [B, D] and reads it again, forward and backward. Here the forward pass reads
+h1 and h2 once and keeps one number a row; the backward pass reads them once more and writes the two
+gradients.
 
 Source: Koch, Zemel, Salakhutdinov, "Siamese Neural Networks for One-shot Image Recognition", 2015.
 """
@@ -32,7 +34,8 @@ def l1_similarity(h1: Tensor, h2: Tensor, weight: Tensor, bias: Tensor | float |
         >>> probability = logits.sigmoid()
     """
     h1, h2, weight, bias = _koch_arguments(h1, h2, weight, bias)
-    return _apply(h1, h2, weight, bias)
+    logits: Tensor = _apply(h1, h2, weight, bias)
+    return logits
 
 
 def l1_similarity_bce(
@@ -86,7 +89,8 @@ def l1_similarity_bce_grad(
         The others as for `l1_similarity_bce`; `reduction` is "mean" or "sum".
 
     Returns:
-        loss [], gradients of h1 [B, D], h2 [B, D] (in their dtype), weight [D] and bias [] (in the compute dtype).
+        loss [], gradients of h1 [B, D], h2 [B, D] (in their dtype), weight [D] and bias [] (in the compute
+        dtype).
     """
     check.choice("reduction", reduction, ("mean", "sum"))
     h1, h2, weight, bias = (value.detach() for value in _koch_arguments(h1, h2, weight, bias))
@@ -100,7 +104,8 @@ def l1_similarity_bce_grad(
             or not buffer.is_contiguous()
         ):
             raise ValueError(
-                f"{name} must be contiguous {like.dtype} {list(like.shape)} on {like.device}, got {buffer.dtype} {list(buffer.shape)}"
+                f"{name} must be contiguous {like.dtype} {list(like.shape)} on {like.device},"
+                f" got {buffer.dtype} {list(buffer.shape)}"
             )
     arguments = (h1, h2, weight, bias, _target(target, h1), _pos_weight(pos_weight), reduction)
     loss, grad_weight, grad_bias = _bce_grad_op(*arguments, *out)
@@ -189,7 +194,8 @@ _op = define(
     lambda h1, h2, weight, bias: weight.new_empty(h1.shape[0]),
 )
 _backward_op = define(
-    "l1_similarity_backward(Tensor grad, Tensor h1, Tensor h2, Tensor weight) -> (Tensor, Tensor, Tensor, Tensor)",
+    "l1_similarity_backward(Tensor grad, Tensor h1, Tensor h2, Tensor weight)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
     _backward,
     lambda grad, h1, h2, weight: (
         torch.empty_like(h1),
@@ -199,8 +205,8 @@ _backward_op = define(
     ),
 )
 _bce_op = define(
-    "l1_similarity_bce(Tensor h1, Tensor h2, Tensor weight, Tensor bias, Tensor target, float pos_weight, str reduction)"
-    " -> (Tensor, Tensor)",
+    "l1_similarity_bce(Tensor h1, Tensor h2, Tensor weight, Tensor bias, Tensor target, float pos_weight,"
+    " str reduction) -> (Tensor, Tensor)",
     _bce,
     lambda h1, h2, weight, bias, target, pos_weight, reduction: (
         weight.new_empty(h1.shape[:1] if reduction == "none" else ()),
@@ -208,8 +214,8 @@ _bce_op = define(
     ),
 )
 _bce_grad_op = define(
-    "l1_similarity_bce_grad(Tensor h1, Tensor h2, Tensor weight, Tensor bias, Tensor target, float pos_weight,"
-    " str reduction, Tensor(a!) grad_h1, Tensor(b!) grad_h2) -> (Tensor, Tensor, Tensor)",
+    "l1_similarity_bce_grad(Tensor h1, Tensor h2, Tensor weight, Tensor bias, Tensor target,"
+    " float pos_weight, str reduction, Tensor(a!) grad_h1, Tensor(b!) grad_h2) -> (Tensor, Tensor, Tensor)",
     _bce_grad,
     lambda h1, h2, weight, *_: (weight.new_empty(()), torch.empty_like(weight), weight.new_empty(())),
 )

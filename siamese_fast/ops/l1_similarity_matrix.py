@@ -1,8 +1,9 @@
 """The Koch head over all pairs: logit_ij = bias + sum_k w_k |q_ik - s_jk|, without the [Q, S, D] tensor.
 
-With A_ik = sum_j g_ij sign(q_ik - s_jk) and B_jk = sum_i g_ij sign(q_ik - s_jk), where sign(0) = 0, the gradients are dq = w A,
-ds = -w B and dw_k = sum_i (q_ik - c_k) A_ik - sum_j (s_jk - c_k) B_jk for any c: the weight gradient costs
-O((Q + S) D) once A and B are there. c_k is a column mean, which keeps the two sums small.
+With A_ik = sum_j g_ij sign(q_ik - s_jk) and B_jk = sum_i g_ij sign(q_ik - s_jk), where sign(0) = 0, the
+gradients are dq = w A, ds = -w B and dw_k = sum_i (q_ik - c_k) A_ik - sum_j (s_jk - c_k) B_jk for any c: the
+weight gradient costs O((Q + S) D) once A and B are there. c_k is a column mean, which keeps the two sums
+small.
 
 Source: Koch, Zemel, Salakhutdinov, "Siamese Neural Networks for One-shot Image Recognition", 2015.
 """
@@ -31,8 +32,8 @@ def l1_similarity_matrix(
         q: queries [Q, D].
         s: supports [S, D], of the dtype of `q`.
         weight: [D] or [1, D]; bias: None, a number, or a tensor [] or [1].
-        exact: True sums w |q - s|. False allows 2 sum w max(q, s) - sum w q - sum w s, a third fewer instructions; its error is
-            relative to sum |w| (|q| + |s|), not to sum |w| |q - s|.
+        exact: True sums w |q - s|. False allows 2 sum w max(q, s) - sum w q - sum w s, a third fewer
+            instructions; its error is relative to sum |w| (|q| + |s|), not to sum |w| |q - s|.
         out: a contiguous [Q, S] tensor of the compute dtype that receives the logits; outside autograd only.
 
     Returns:
@@ -53,7 +54,8 @@ def l1_similarity_matrix(
     shape = (q.shape[0], s.shape[0])
     if out.shape != shape or out.dtype != weight.dtype or out.device != q.device or not out.is_contiguous():
         raise ValueError(
-            f"out must be contiguous {weight.dtype} {list(shape)} on {q.device}, got {out.dtype} {list(out.shape)}"
+            f"out must be contiguous {weight.dtype} {list(shape)} on {q.device},"
+            f" got {out.dtype} {list(out.shape)}"
         )
     _out_op(q, s, weight, bias, exact, out)
     return out
@@ -97,12 +99,14 @@ _op = define(
     lambda q, s, weight, bias, exact: weight.new_empty(q.shape[0], s.shape[0]),
 )
 _out_op = define(
-    "l1_similarity_matrix_out(Tensor q, Tensor s, Tensor weight, Tensor bias, bool exact, Tensor(a!) out) -> ()",
+    "l1_similarity_matrix_out(Tensor q, Tensor s, Tensor weight, Tensor bias, bool exact, Tensor(a!) out)"
+    " -> ()",
     _reference_out,
     lambda *_: None,
 )
 _backward_op = define(
-    "l1_similarity_matrix_backward(Tensor grad, Tensor q, Tensor s, Tensor weight) -> (Tensor, Tensor, Tensor, Tensor)",
+    "l1_similarity_matrix_backward(Tensor grad, Tensor q, Tensor s, Tensor weight)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
     _backward,
     lambda grad, q, s, weight: (
         torch.empty_like(q),

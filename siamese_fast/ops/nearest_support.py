@@ -1,7 +1,8 @@
 """One-shot look-up: for each query the k best supports, without the Q x S score matrix.
 
-A tile of scores stays in registers; a row keeps its k best so far, and a tile whose best does not beat the k-th is dropped with one
-comparison. Memory is O(Q k + block). The scores that are returned are computed from exact differences for the chosen supports.
+A tile of scores stays in registers; a row keeps its k best so far, and a tile whose best does not beat the
+k-th is dropped with one comparison. Memory is O(Q k + block). The scores that are returned are computed from
+exact differences for the chosen supports.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ def nearest_support(
         q: queries [Q, D].
         s: supports [S, D], or what `prepare_support` returned.
         k: how many; where fewer than k supports are comparable the score is -inf and the index -1.
-        metric: "euclidean" (default), "sqeuclidean", "cosine", "dot" or "manhattan"; a prepared set brings its own.
+        metric: "euclidean" (default), "sqeuclidean", "cosine", "dot" or "manhattan"; a prepared set brings
+            its own.
         weight, bias: with `weight` [D] the score is the Koch logit bias + sum w |q - s| instead.
 
     Returns:
-        scores [Q, k], larger is better (-distance, cosine, product or logit), float64 for float64 inputs and float32 otherwise; and
+        scores [Q, k], larger is better (-distance, cosine, product or logit), float64 for float64 inputs and
+        float32 otherwise; and
         indices [Q, k], int64. Equal scores: lowest index first. A NaN score is never chosen.
 
     Example:

@@ -1,4 +1,4 @@
-"""A support set prepared once for many look-ups: the rows as the kernels take them, packed for the product."""
+"""A support set prepared once for many look-ups: rows as the kernels take them, packed for the product."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class PreparedSupport:
         metric: the metric they were prepared for.
         weight, bias: the Koch head, when they were prepared for one.
         class_index, num_classes: the class of each support, when given.
-        packed: rows and norms in the layout of the kernel that will read them; empty when no kernel wants one.
+        packed: rows and norms in the layout of the kernel that will read them; empty when no kernel wants
+            one.
         dtype: of the supports as they were given, and so of the queries.
     """
 

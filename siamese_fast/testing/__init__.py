@@ -1,7 +1,8 @@
-"""What tests and benchmarks share: one Case for each operation, and the gap rule that every kernel is held to.
+"""What tests and benchmarks share: one Case for each operation, and the gap rule that every kernel is held
+to.
 
-A new operation needs one `Case` (in `siamese_fast.testing.cases`); the test suite then runs it on every backend,
-instruction set and dtype, and the benchmarks gate on it.
+A new operation needs one `Case` (in `siamese_fast.testing.cases`); the test suite then runs it on every
+backend, instruction set and dtype, and the benchmarks gate on it.
 
     check(CASES["distance"], "euclidean", Size(64, 64, 128), Draw(torch.float32))
 """

@@ -1,4 +1,6 @@
-"""What a Case is: one operation, how to make its arguments, the plain formula it is held to, and the size of that formula's terms."""
+"""What a Case is: one operation, how to make its arguments, the plain formula it is held to, and the size of
+that formula's terms.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,9 @@ class Draw:
     """Seeded random arguments of one dtype.
 
     Attributes:
-        kind: "normal"; "relu", half zeros, so that coordinates tie; "integers", exact in every dtype, so that scores tie; "tight", classes of
-            small spread far from the origin, where the product form of a distance cancels.
+        kind: "normal"; "relu", half zeros, so that coordinates tie; "integers", exact in every dtype, so that
+            scores tie; "tight", classes of small spread far from the origin, where the product form of a
+            distance cancels.
     """
 
     dtype: torch.dtype

@@ -1,8 +1,9 @@
-"""The quality of chosen indices: what was chosen is within rounding of the true extreme, and exactly it where arithmetic is exact.
+"""The quality of chosen indices: what was chosen is within rounding of the true extreme, and exactly it where
+arithmetic is exact.
 
-A candidate is chosen by its mining value: the squared distance in its product form, |x|^2 + |y|^2 - 2 x.y, for euclidean,
-sqeuclidean and cosine; the distance or logit itself for the others. Two mining values closer than
-their errors may be chosen in either order.
+A candidate is chosen by its mining value: the squared distance in its product form, |x|^2 + |y|^2 - 2 x.y,
+for euclidean, sqeuclidean and cosine; the distance or logit itself for the others. Two mining values closer
+than their errors may be chosen in either order.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ EXACT_METRICS = ("sqeuclidean", "dot", "manhattan")
 
 
 def mining_values(x: Tensor, y: Tensor, metric: str, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    """What candidates are compared by, smaller is nearer: float64 values [N, M], their terms, and torch's error in `inputs`' dtype."""
+    """What candidates are compared by, smaller is nearer: float64 values [N, M], their terms, and torch's
+    error in `inputs`' dtype.
+    """
     if metric == "koch":
         weight, bias = (inputs[name].double() for name in ("weight", "bias"))
         values = -pair_values(x[:, None], y[None], metric, weight, bias)
@@ -69,9 +72,11 @@ def check_hardest(inputs: Inputs, options: Options, chosen: Inputs, label: str) 
 def check_ranked(
     index: Tensor, key: Tensor, uncertainty: Tensor, allowed: Tensor, exactly: bool, label: str
 ) -> None:
-    """The columns `index` [N, k] are those of the k smallest allowed keys of each row, in order, as far as `uncertainty` decides it.
+    """The columns `index` [N, k] are those of the k smallest allowed keys of each row, in order, as far as
+    `uncertainty` decides it.
 
-    Where nothing more is allowed the index is -1. With `exactly`, the order is exact and equal keys come by ascending column.
+    Where nothing more is allowed the index is -1. With `exactly`, the order is exact and equal keys come by
+    ascending column.
     """
     rows, k = index.shape
     key = key.masked_fill(~allowed, torch.inf)

@@ -1,11 +1,12 @@
 """Every operation once more, as the plainest formula there is, and the size of the terms that it adds up.
 
-The formulas run in the dtype of their inputs and are differentiated by autograd: in float64 they are the truth, in the dtype of
-a kernel's arithmetic the yardstick of what plain torch achieves. They share nothing with `siamese_fast.ops`.
+The formulas run in the dtype of their inputs and are differentiated by autograd: in float64 they are the
+truth, in the dtype of a kernel's arithmetic the yardstick of what plain torch achieves. They share nothing
+with `siamese_fast.ops`.
 
-For a pair of rows, `pair_terms` is what rounding errors of its distance are relative to, `slope_terms` the same for the
-elements of its gradient. Rows of unit length (`unit=True`) carry the rounding of their normalisation, so
-that differences of them are uncertain by eps (|x| + |y|), not by eps |x - y|.
+For a pair of rows, `pair_terms` is what rounding errors of its distance are relative to, `slope_terms` the
+same for the elements of its gradient. Rows of unit length (`unit=True`) carry the rounding of their
+normalisation, so that differences of them are uncertain by eps (|x| + |y|), not by eps |x - y|.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def pair_values(
     if metric == "sqeuclidean":
         return (x - y).square().sum(-1)
     if metric == "euclidean":
-        return torch.linalg.vector_norm(x - y, dim=-1)
+        distance: Tensor = torch.linalg.vector_norm(x - y, dim=-1)
+        return distance
     x, y = unit_rows(x), unit_rows(y)
     zero = (x == 0).all(-1) | (y == 0).all(-1)
     half_square = 0.5 * (x - y).square().sum(-1)
@@ -81,7 +83,10 @@ def pair_terms(
     *,
     unit: bool = False,
 ) -> Tensor:
-    """Sum of the absolute terms of `pair_values`; `unit` where the rows were normalised in the arithmetic under test."""
+    """Sum of the absolute terms of `pair_values`.
+
+    `unit` where the rows were normalised in the arithmetic under test.
+    """
     if metric == "koch":
         assert weight is not None and bias is not None
         return ((x - y).abs() * weight.abs()).sum(-1) + bias.abs().reshape(())
@@ -104,7 +109,7 @@ def _unit_square_terms(x: Tensor, y: Tensor) -> Tensor:
 
 
 def slope_terms(x: Tensor, y: Tensor, metric: str, *, unit: bool = False) -> tuple[Tensor, Tensor]:
-    """Sizes of d distance / dx and d distance / dy for each element of broadcast rows (unit rows for cosine)."""
+    """Sizes of d distance / dx and d distance / dy by element of broadcast rows (unit rows for cosine)."""
     x, y = torch.broadcast_tensors(x, y)
     if metric == "dot":
         return y.abs(), x.abs()
@@ -123,7 +128,8 @@ def slope_terms(x: Tensor, y: Tensor, metric: str, *, unit: bool = False) -> tup
 def through_unit(terms: Tensor, x: Tensor) -> Tensor:
     """Terms of a gradient in unit rows, taken back through their normalisation to rows x [N, D].
 
-    Four times what they would be of exact unit rows, which pass through four roundings of their own: the sum of
+    Four times what they would be of exact unit rows, which pass through four roundings of their own: the sum
+        of
     squares, its root, the inverse and the product.
     """
     unit, length = unit_rows(x).abs(), torch.linalg.vector_norm(x, dim=-1, keepdim=True)

@@ -2,9 +2,9 @@
 
     |got - ref64| <= 2 max |torch_same_dtype - ref64| + 4 eps(dtype) sum |terms|
 
-The first part is what plain torch achieves in the same dtype; the second is rounding, element by element, relative to
-what was added up. The truth is rounded to float64 too, which doubles the second part for float64 kernels. There are no
-other tolerances anywhere.
+The first part is what plain torch achieves in the same dtype; the second is rounding, element by element,
+relative to what was added up. The truth is rounded to float64 too, which doubles the second part for float64
+kernels. There are no other tolerances anywhere.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def assert_close(name: str, got: Tensor, exact: Tensor, same_dtype: Tensor, term
         terms: float64 sums of absolute terms, of the shape of `got`.
 
     Raises:
-        AssertionError: shapes differ, non-finite values are not where the reference has them, or the rule is broken.
+        AssertionError: shapes differ, non-finite values are not where the reference has them, or the rule is
+            broken.
     """
     if got.shape != exact.shape:
         raise AssertionError(f"{name}: shape {list(got.shape)}, expected {list(exact.shape)}")
@@ -54,9 +55,11 @@ def assert_close(name: str, got: Tensor, exact: Tensor, same_dtype: Tensor, term
         worst = int(excess.argmax())
         where = finite.nonzero()[worst].tolist()
         raise AssertionError(
-            f"{name}{where}: got {got[finite][worst].item():.9g}, exact {exact[worst].item():.9g}, error {error[worst].item():.3g}"
-            f" > bound {bound[worst].item():.3g} (torch's own error {torch_error.item():.3g},"
-            f" eps {precision.eps:.3g}, terms {terms[finite][worst].item():.3g}); {int((excess > 0).sum())} of {error.numel()} elements"
+            f"{name}{where}: got {got[finite][worst].item():.9g}, exact {exact[worst].item():.9g},"
+            f" error {error[worst].item():.3g} > bound {bound[worst].item():.3g}"
+            f" (torch's own error {torch_error.item():.3g}, eps {precision.eps:.3g},"
+            f" terms {terms[finite][worst].item():.3g});"
+            f" {int((excess > 0).sum())} of {error.numel()} elements"
         )
 
 

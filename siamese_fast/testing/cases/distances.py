@@ -44,6 +44,11 @@ def _spread(inputs: Inputs) -> tuple[Tensor, Tensor]:
     return x[:, None], y[None]
 
 
+def _plain(inputs: Inputs, metric: str) -> Tensor:
+    x, y = inputs.values()
+    return plain_matrix(x, y, metric)
+
+
 def _gradient_terms(grad: Tensor, x: Tensor, y: Tensor, metric: str) -> tuple[Tensor, Tensor]:
     if metric == "cosine":
         x, y = unit_rows(x), unit_rows(y)
@@ -88,7 +93,7 @@ register(
         make=_two_sets,
         variants={metric: {"metric": metric} for metric in METRICS},
         truth=lambda inputs, options, chosen: (pair_values(*_spread(inputs), options["metric"]),),
-        plain=lambda inputs, options, chosen: (plain_matrix(*inputs.values(), options["metric"]),),
+        plain=lambda inputs, options, chosen: (_plain(inputs, options["metric"]),),
         terms=lambda inputs, options, chosen: (pair_terms(*_spread(inputs), options["metric"]),),
         gradient_terms=_matrix_gradient_terms,
         differentiable=("x", "y"),
@@ -102,7 +107,7 @@ register(
         variants={metric: {"metric": metric} for metric in METRICS},
         truth=lambda inputs, options, chosen: (pair_scores(*_spread(inputs), options["metric"]),),
         plain=lambda inputs, options, chosen: (
-            scores_of(plain_matrix(*inputs.values(), options["metric"]), options["metric"]),
+            scores_of(_plain(inputs, options["metric"]), options["metric"]),
         ),
         terms=lambda inputs, options, chosen: (
             pair_terms(*_spread(inputs), options["metric"]) + (options["metric"] == "cosine"),

@@ -47,8 +47,8 @@ def _metric(inputs: Inputs, options: Options) -> str:
     return "koch" if "weight" in inputs else options.get("metric", "euclidean")
 
 
-def _head(inputs: Inputs) -> dict[str, Tensor]:
-    return {name: inputs[name] for name in ("weight", "bias") if name in inputs}
+def _head(inputs: Inputs) -> tuple[Tensor | None, Tensor | None]:
+    return inputs.get("weight"), inputs.get("bias")
 
 
 def _at_chosen(inputs: Inputs, chosen: Inputs) -> tuple[Tensor, Tensor, Tensor]:
@@ -60,13 +60,13 @@ def _at_chosen(inputs: Inputs, chosen: Inputs) -> tuple[Tensor, Tensor, Tensor]:
 
 def _nearest(inputs: Inputs, options: Options, chosen: Inputs) -> tuple[Tensor, ...]:
     q, rows, missing = _at_chosen(inputs, chosen)
-    return (pair_scores(q, rows, _metric(inputs, options), **_head(inputs)).masked_fill(missing, -torch.inf),)
+    return (pair_scores(q, rows, _metric(inputs, options), *_head(inputs)).masked_fill(missing, -torch.inf),)
 
 
 def _nearest_terms(inputs: Inputs, options: Options, chosen: Inputs) -> tuple[Tensor, ...]:
     q, rows, _ = _at_chosen(inputs, chosen)
     metric = _metric(inputs, options)
-    return (pair_terms(q, rows, metric, **_head(inputs)) + (metric == "cosine"),)
+    return (pair_terms(q, rows, metric, *_head(inputs)) + (metric == "cosine"),)
 
 
 def _check_nearest(inputs: Inputs, options: Options, chosen: Inputs, label: str) -> None:
@@ -95,10 +95,10 @@ def _prototypes(inputs: Inputs, metric: str) -> tuple[Tensor, Tensor]:
 def _class_scores(inputs: Inputs, options: Options, _: Inputs) -> tuple[Tensor, ...]:
     metric, q = _metric(inputs, options), inputs["q"]
     if options["reduce"] == "prototype":
-        prototypes, _ = _prototypes(inputs, metric)
-        scores = pair_scores(q[:, None], prototypes[None], metric, **_head(inputs))
+        prototypes = _prototypes(inputs, metric)[0]
+        scores = pair_scores(q[:, None], prototypes[None], metric, *_head(inputs))
         return (scores.masked_fill(~_in_class(inputs).any(0), -torch.inf),)
-    scores = pair_scores(q[:, None], inputs["s"][None], metric, **_head(inputs))
+    scores = pair_scores(q[:, None], inputs["s"][None], metric, *_head(inputs))
     return (_reduced(scores, inputs, options),)
 
 
@@ -125,7 +125,7 @@ def _class_terms(inputs: Inputs, options: Options, _: Inputs) -> tuple[Tensor, .
     q, s = inputs["q"], inputs["s"]
     if options["reduce"] == "prototype":
         return (_prototype_terms(inputs, metric),)
-    terms = pair_terms(q[:, None], s[None], metric, **_head(inputs)) + (metric == "cosine")
+    terms = pair_terms(q[:, None], s[None], metric, *_head(inputs)) + (metric == "cosine")
     if options["reduce"] == "mean":
         return (terms @ member.to(terms) / member.sum(0).clamp_min(1),)
     none = terms.new_zeros(terms.shape[0], 1, CLASSES)
@@ -135,7 +135,7 @@ def _class_terms(inputs: Inputs, options: Options, _: Inputs) -> tuple[Tensor, .
 def _prototype_terms(inputs: Inputs, metric: str) -> Tensor:
     """Terms of the score, and what the rounding of the prototype itself adds through the score's slope."""
     q, (prototypes, sizes) = inputs["q"], _prototypes(inputs, metric)
-    score = pair_terms(q[:, None], prototypes[None], metric, **_head(inputs)) + (metric == "cosine")
+    score = pair_terms(q[:, None], prototypes[None], metric, *_head(inputs)) + (metric == "cosine")
     if metric == "koch":
         return score + sizes @ inputs["weight"].abs()
     if metric == "cosine":
@@ -187,7 +187,7 @@ register(
         terms=_class_terms,
     )
 )
-HEADS = {"nearest_support": {"best": {}, "top5": {"k": 5}}}
+HEADS: dict[str, dict[str, Options]] = {"nearest_support": {"best": {}, "top5": {"k": 5}}}
 HEADS["class_scores"] = {
     reduce: {"reduce": reduce, "num_classes": CLASSES} for reduce in ("max", "mean", "prototype")
 }

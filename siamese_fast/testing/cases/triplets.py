@@ -135,7 +135,8 @@ def _violation_terms(inputs: Inputs, options: Options, chosen: Inputs) -> Tensor
     a, p, n = _operands(inputs, options, chosen or inputs)
     metric, unit = options.get("metric", "euclidean"), _unit(options)
     margin = abs(options.get("margin", 0.2) or 0.0)
-    return pair_terms(a, p, metric, unit=unit) + pair_terms(a, n, metric, unit=unit) + margin
+    terms: Tensor = pair_terms(a, p, metric, unit=unit) + pair_terms(a, n, metric, unit=unit) + margin
+    return terms
 
 
 def _loss_terms(inputs: Inputs, options: Options, chosen: Inputs) -> tuple[Tensor, ...]:
