@@ -104,7 +104,11 @@ def _draw_curves(axes: Any, results: Sequence[DemoResult]) -> None:
     curves = []
     for result in results:
         rows = [row for row in result.history.rows if "accuracy" in row]
-        curves.append((TITLES[result.method], [r["cpu_seconds"] for r in rows], [r["accuracy"] for r in rows]))
+        curves.append(
+            (TITLES[result.method], [r["cpu_seconds"] for r in rows], [r["accuracy"] for r in rows])
+        )
     baseline = ("nearest raw pixels", _pixels(results[0].letters))
-    plots.draw_curves(axes, curves, x="CPU seconds of training", y="accuracy, %", baseline=baseline, percent=True)
+    plots.draw_curves(
+        axes, curves, x="CPU seconds of training", y="accuracy, %", baseline=baseline, percent=True
+    )
     axes.set_title("Learning: 20-way 1-shot on alphabets it never saw")

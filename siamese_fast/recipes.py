@@ -106,7 +106,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "omniglot-triplets": _OMNIGLOT,
     "omniglot-softmax": replace(_OMNIGLOT, method="softmax", options=FitOptions(steps=2400), p=32, k=4),
-    "omniglot-bce": replace(_OMNIGLOT, method="bce", options=FitOptions(steps=2400), p=32, k=4),
+    "omniglot-bce": replace(_OMNIGLOT, method="bce", options=FitOptions(steps=700), p=32, k=4),
     "omniglot-pairs": replace(_OMNIGLOT, method="pairs"),
 }
 

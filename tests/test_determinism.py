@@ -76,21 +76,23 @@ def test_ties_across_blocks_and_threads(metric: str, native_room: str, threads: 
 
 
 def test_a_hub_has_the_same_bits_on_every_thread_count(native_room: str, threads: None) -> None:
-    """One row that is the negative of all others: its gradient is a sum over the whole batch, in chunks of a
-    fixed length.
-    """
-    draw = Draw(torch.float32)
-    x = draw.rows(5000, 7).requires_grad_()
-    positive, negative = torch.arange(5000).roll(1), torch.full((5000,), 17)
+    """One row is the negative of all others: its gradient is summed over the batch, in fixed chunks."""
+    anchor = torch.arange(5000)
+    x = Draw(torch.float64).rows(5000, 7).requires_grad_()
+
+    def gradient() -> Tensor:
+        negative = torch.full((5000,), 17)
+        loss = triplet_loss(anchor, anchor.roll(1), negative, embeddings=x, margin=None, reduction="sum")
+        return torch.autograd.grad(loss, x)[0]
+
     found = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
-        loss = triplet_loss(
-            torch.arange(5000), positive, negative, embeddings=x, margin=None, reduction="none"
-        )
-        found.append(torch.autograd.grad(loss.sum(), x)[0])
+        found.append(gradient())
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
+    with serving("reference"):
+        torch.testing.assert_close(found[0], gradient())
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)

@@ -9,7 +9,13 @@ import torch
 from rooms import variants
 from torch import Tensor
 
-from siamese_fast import batch_hard_triplet_loss, hardest_pairs, l1_similarity_bce, triplet_loss
+from siamese_fast import (
+    batch_hard_triplet_loss,
+    hardest_pairs,
+    l1_similarity_bce,
+    l1_similarity_matrix,
+    triplet_loss,
+)
 from siamese_fast.testing import CASES, Case, Draw, Inputs, Options, Size, assert_close, outputs_of, prepare
 
 SMALL = Size(6, 5, 4)
@@ -152,3 +158,15 @@ def test_one_tensor_as_both_arguments(name: str) -> None:
     torch.testing.assert_close(torch.autograd.grad(together(x), x)[0], expected)
     torch.testing.assert_close(torch.autograd.grad(together(x), x, create_graph=True)[0], expected)
     torch.testing.assert_close(torch.func.grad(together)(x.detach()), expected)
+
+
+def test_weight_gradient_of_embeddings_far_from_the_origin(native_room: str) -> None:
+    """It is summed around a column mean: around 0 it would lose three digits here."""
+    draw = Draw(torch.float32)
+    q, s = draw.rows(300, 20) + 1000, draw.rows(280, 20) + 1000
+    weight, upstream = draw.weight(20).requires_grad_(), draw.rows(300, 280)
+    (found,) = torch.autograd.grad(l1_similarity_matrix(q, s, weight), weight, upstream)
+    differences = (q.double()[:, None] - s.double()).abs()
+    exact = torch.einsum("ij,ijk->k", upstream.double(), differences)
+    terms = torch.einsum("ij,ijk->k", upstream.double().abs(), differences)
+    assert_close("weight", found, exact, torch.einsum("ij,ijk->k", upstream, differences.float()), terms)

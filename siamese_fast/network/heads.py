@@ -67,8 +67,8 @@ class KochHead(Head):
     Attributes:
         weight: `[D]` (or the last hidden size), starts at -4 / D.
         bias: `[1]`, starts at 2. So logits start on both sides of 0 for features of unit scale, and the
-            cross-entropy separates the two kinds of pair at once; from logits far below 0 it would first shrink
-            the features, and with hard negatives stall at ln 2.
+            cross-entropy separates the two kinds of pair at once; from logits far below 0 it would first
+            shrink the features, and with hard negatives stall at ln 2.
 
     Source: Koch, Zemel, Salakhutdinov, "Siamese Neural Networks for One-shot Image Recognition" (2015).
 

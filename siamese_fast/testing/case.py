@@ -31,7 +31,7 @@ class Draw:
 
     Attributes:
         kind: "normal"; "relu", half zeros, so that coordinates tie; "integers", exact in every dtype, so that
-            scores tie; "tight", classes of small spread far from the origin, where the product form of a
+            scores tie; "tight", classes of small spread away from the origin, where the product form of a
             distance cancels.
     """
 
