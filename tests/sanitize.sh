@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 build=${1:-build/sanitize}
 [ $# -gt 0 ] && shift
 bin=$PWD/.venv/bin
+case $build in /*) ;; *) build=$PWD/$build ;; esac
 
 echo "building with sanitizers in $build ..."
 rm -rf "$build/lib" && mkdir -p "$build"
@@ -16,7 +17,7 @@ SIAMESE_FAST_SANITIZE=address,undefined "$bin/python" setup.py --quiet build \
 runtime="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)"
 sanitized() {
     LD_PRELOAD=$runtime ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-        PYTHONPATH=$PWD/$build/lib OMP_NUM_THREADS=2 "$@"
+        PYTHONPATH=$build/lib OMP_NUM_THREADS=2 "$@"
 }
 # `pytest` and not `python -m pytest`, which would import the package of this folder.
 (cd "$build" && sanitized "$bin/python" -P -c "

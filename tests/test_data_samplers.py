@@ -148,7 +148,7 @@ def test_episode_list_is_fixed():
 
 def test_all_other_examples_are_queries():
     for episode in EpisodeSampler(LABELS, 3, 1, None, 10):
-        counts = torch.tensor([int((LABELS == label).sum()) for label in episode.classes])
+        counts = torch.tensor([int((label == LABELS).sum()) for label in episode.classes])
         assert episode.query_labels.bincount().equal(counts - 1)
 
 

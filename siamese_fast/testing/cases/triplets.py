@@ -52,10 +52,17 @@ def _three(draw: Draw, size: Size) -> Inputs:
 
 
 def _indices(draw: Draw, size: Size) -> Inputs:
-    def pick(rows: int) -> Tensor:
-        return torch.randint(0, max(1, rows), (size.others if rows else 0,), generator=draw.generator)
+    """Triplets of three different rows, but for the first, whose positive is its anchor."""
+    count = size.others if size.rows else 0
 
-    index = {name: pick(size.rows) for name in ("anchor", "positive", "negative")}
+    def pick(rows: int) -> Tensor:
+        return torch.randint(0, max(1, rows), (count,), generator=draw.generator)
+
+    anchor = pick(size.rows)
+    index = {"anchor": anchor}
+    for name in ("positive", "negative"):
+        index[name] = (anchor + 1 + pick(size.rows - 1)) % max(1, size.rows)
+    index["positive"][:1] = anchor[:1]
     return {**index, "embeddings": draw.rows(size.rows, size.depth)}
 
 
