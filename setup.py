@@ -25,8 +25,12 @@ def files(*patterns: str) -> list[str]:
 
 
 def flags() -> tuple[list[str], list[str]]:
-    """Of compiler and linker. Vector code is chosen at run time: never -march=native, never -ffast-math."""
-    common = ["-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
+    """Of compiler and linker: never -march=native (vector code is chosen at run time), never -ffast-math.
+
+    No contraction by the compiler either: it would fuse a vector body and its scalar tail differently, and
+    a row's result would depend on where the row stands. Kernels write their multiply-adds out.
+    """
+    common = ["-fopenmp", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
     if not SANITIZERS:
         return ["-O3", *common], ["-fopenmp"]
     sanitize = [f"-fsanitize={SANITIZERS}", "-fno-sanitize-recover=all"]

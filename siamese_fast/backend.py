@@ -42,7 +42,9 @@ def install() -> None:
 
 @contextmanager
 def use(name: str) -> Iterator[None]:
-    """Serve every operation by one backend inside a `with` block; raises when that cannot be honoured.
+    """Serve every operation by one backend inside a `with` block, in the whole process.
+
+    Raises when that cannot be honoured.
 
     Example:
         >>> with siamese_fast.backend.use("reference"):
@@ -56,8 +58,10 @@ def use(name: str) -> Iterator[None]:
         )
     kernels = REFERENCES if name == "reference" else _NATIVE
     with torch.library._scoped_library("siamese_fast", "IMPL") as layer:
-        for operation in _NATIVE:
-            layer.impl(operation, kernels[operation], "CPU", allow_override=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"(?s).*Overriding a previously registered kernel")
+            for operation in _NATIVE:
+                layer.impl(operation, kernels[operation], "CPU", allow_override=True)
         _layers.append(name)
         try:
             yield

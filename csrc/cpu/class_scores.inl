@@ -1,7 +1,7 @@
 // One-shot scores per class: the best or the mean score of a class's supports. Supports are packed sorted by class, so that a class is a
 // run of columns, reduced as soon as a tile of its scores exists; the score matrix is never written.
 //
-// Every score is a sum over exact differences: two instructions an element for squares, three for the Koch head and
+// Scores but the product's are sums over exact differences: two instructions an element for squares, three for the Koch head and
 // manhattan, one for dot.
 
 // Supports sorted by class (stable): support order[n] is the n-th; class c holds start[c] .. start[c + 1] - 1.
@@ -18,11 +18,11 @@ struct SortedSupports {
     for (int64_t j = 0; j < supports; ++j) {
       const int64_t at = next[class_index[j]]++;
       order[at] = j;
-      sorted[at] = static_cast<int32_t>(class_index[j]);
+      sorted[at] = class_index[j];
     }
   }
   Buffer<int64_t> order, start;
-  Buffer<int32_t> sorted;  // the class of each, in order
+  Buffer<int64_t> sorted;  // the class of each, in order
 };
 
 template <class Form, class S>
@@ -38,7 +38,7 @@ struct ClassReduction {
   // Folds one row of a tile into the scores of its classes.
   void fold(const T* values, int64_t begin, int64_t end, T* out) const {
     for (int64_t j = begin; j < end;) {
-      const int32_t c = supports.sorted[j];
+      const int64_t c = supports.sorted[j];
       const int64_t stop = std::min(end, supports.start[c + 1]);
       T best = out[c], total = 0;
       for (; j < stop; ++j) {
@@ -85,8 +85,8 @@ struct ClassScoresKernel {
     Buffer<T> rows(p.queries), columns(round_up(p.supports, kColumns<T>));
     const S *q = static_cast<const S*>(p.q), *s = static_cast<const S*>(p.s);
     const bool cosine = p.metric == Metric::kCosine;  // score = 1 - (|q-s|^2 + [q zero] + [s zero]) / 2
-    for (int64_t i = 0; i < p.queries; ++i) rows[i] = cosine ? T(-0.5) * zero_row(q + i * p.depth, p.depth) : T(0);
-    for (int64_t j = 0; j < p.supports; ++j) columns[j] = cosine ? T(-0.5) * zero_row(s + supports.order[j] * p.depth, p.depth) : T(0);
+    for (int64_t i = 0; i < p.queries; ++i) rows[i] = cosine ? T(-0.5) * is_zero_row(q + i * p.depth, p.depth) : T(0);
+    for (int64_t j = 0; j < p.supports; ++j) columns[j] = cosine ? T(-0.5) * is_zero_row(s + supports.order[j] * p.depth, p.depth) : T(0);
     for (int64_t j = p.supports; j < round_up(p.supports, kColumns<T>); ++j) columns[j] = 0;
     ClassReduction<Form, S>{p, supports, weight, scale, offset, rows.get(), columns.get()}.run();
   }
@@ -101,7 +101,7 @@ struct ClassScoresKernel {
         case Metric::kSqEuclidean: reduce<SquareDifference>(p, supports, nullptr, T(-1), T(0)); break;
         case Metric::kCosine: reduce<SquareDifference>(p, supports, nullptr, T(-0.5), T(1)); break;
         case Metric::kDot: reduce<Product>(p, supports, nullptr, T(1), T(0)); break;
-        case Metric::kManhattan: reduce<WeightedAbs>(p, supports, Ones<T>(p.depth, T(-1)).get(), T(1), T(0)); break;
+        case Metric::kManhattan: reduce<WeightedAbs>(p, supports, Filled<T>(p.depth, T(-1)).get(), T(1), T(0)); break;
         case Metric::kKoch: reduce<WeightedAbs>(p, supports, static_cast<const T*>(p.weight), T(1), *static_cast<const T*>(p.bias)); break;
       }
     }

@@ -38,8 +38,8 @@ class Classes {
   }
   // Open addressing: where `value` is, or the free slot where it belongs.
   int64_t slot(int64_t value) const {
-    const std::uint64_t mixed = static_cast<std::uint64_t>(value) * 0x9e3779b97f4a7c15u;
-    int64_t at = static_cast<int64_t>((mixed ^ (mixed >> 32)) & static_cast<std::uint64_t>(slots_ - 1));
+    const std::uint64_t mixed = static_cast<std::uint64_t>(value) * 0x9e3779b97f4a7c15u;  // the top bits depend on every bit
+    int64_t at = static_cast<int64_t>(mixed >> (64 - __builtin_ctzll(static_cast<unsigned long long>(slots_))));
     while (table_[at] >= 0 && label[table_[at]] != value) at = (at + 1) & (slots_ - 1);
     return at;
   }

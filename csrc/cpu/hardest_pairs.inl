@@ -10,7 +10,7 @@
 // Positives: only K - 1 a row, found through lists of each class, by exact differences: tight classes are not mined from
 // cancellation noise.
 //
-// Rows whose norm overflows, or that hold an infinity, never win above; an anchor left without a negative is then searched exactly.
+// Scores of -inf (a norm overflows, a row holds an infinity) never win above; an anchor left without a negative is then searched exactly.
 
 // Best negative of each row so far.
 template <class T>
@@ -177,7 +177,7 @@ struct Miner {
   int64_t search_negative(int64_t i) const {
     const int32_t c = class_of(i);
     if (c >= 0 && classes.count == 1) return -1;
-    if (holds_nan(i)) return -1;
+    if (holds_nan(x + i * p.depth, p.depth)) return -1;
     int64_t best = -1;
     T nearest = 0;
     for (int64_t j = 0; j < p.ref_rows; ++j) {
@@ -189,12 +189,6 @@ struct Miner {
       }
     }
     return best;
-  }
-
-  bool holds_nan(int64_t i) const {
-    bool nan = false;
-    for (int64_t k = 0; k < p.depth; ++k) nan |= is_nan(x[i * p.depth + k]);
-    return nan;
   }
 
   void finish(const Best<T>& best) const {
@@ -228,7 +222,7 @@ struct HardestPairsKernel {
     const Classes classes(p.self ? p.labels : p.ref_labels, p.ref_rows);
     Best<T> best(p.rows);
     if (p.metric == Metric::kManhattan)
-      mine<WeightedAbs, S>(p, ref, classes, Ones<T>(p.depth, T(-1)).get(), best);
+      mine<WeightedAbs, S>(p, ref, classes, Filled<T>(p.depth, T(-1)).get(), best);
     else
       mine<Product, S>(p, ref, classes, nullptr, best);
     for_metric(p.metric, [&](auto metric) { Miner<decltype(metric)::value, S>{p, x, ref, classes}.finish(best); });

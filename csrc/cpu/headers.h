@@ -15,7 +15,6 @@
 #include <stdexcept>
 #include <type_traits>
 #include <utility>
-#include <vector>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif

@@ -11,7 +11,6 @@ namespace siamese_fast {
 // One entry per native operation, filled once per instruction set by build_<isa>.cpp.
 struct Kernels {
   const char* name;
-  int lanes;  // of a float vector
   void (*l1_similarity)(const L1Similarity&);
   void (*l1_similarity_backward)(const L1SimilarityBackward&);
   void (*l1_similarity_bce)(const L1SimilarityBce&);

@@ -12,6 +12,7 @@ void for_dtype(Dtype dtype, F&& f) {
     case Dtype::kFloat16: return f(Half{});
     case Dtype::kBFloat16: return f(BFloat{});
   }
+  throw std::invalid_argument("dtype");
 }
 
 template <class P, template <class> class Kernel>
@@ -36,7 +37,6 @@ void by_dtype(const P& p) {
 
 constexpr Kernels kernel_table(const char* name) {
   return {name,
-          Simd<float>::lanes,
           l1_similarity,
           l1_similarity_backward,
           l1_similarity_bce,

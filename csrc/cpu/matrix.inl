@@ -3,12 +3,6 @@
 // Limit: the instruction mix of the form (2 an element for squares, 3 for the exact Koch head, 2 for its max form), and the output's page
 // faults.
 
-// 1 where a cosine row is zero: what |x-y|^2 lacks there.
-template <class S>
-inline Compute<S> zero_row(const S* x, int64_t depth) {
-  return squared_norm(x, depth) == 0 ? Compute<S>(1) : Compute<S>(0);
-}
-
 // score = scale * sum + row offset + column offset, then the root for euclidean.
 template <class S>
 struct Finish {
@@ -52,7 +46,7 @@ inline void prepare_finish(const Matrix& p, Finish<S>& finish) {
   finish.root = p.metric == Metric::kEuclidean;
   if (p.metric == Metric::kCosine) {
     finish.scale = T(0.5);
-    fill_offsets<S>(p, finish, [&](const S* row) { return T(0.5) * zero_row(row, p.depth); });
+    fill_offsets<S>(p, finish, [&](const S* row) { return T(0.5) * is_zero_row(row, p.depth); });
   } else if (p.metric == Metric::kKoch && !p.exact) {
     finish.scale = 2;
     fill_offsets<S>(p, finish, [&](const S* row) { return -weighted_sum(row, weight, p.depth); });
@@ -99,7 +93,7 @@ struct MatrixKernel {
     const T* weight = static_cast<const T*>(p.weight);
     switch (p.metric) {
       case Metric::kDot: return write_matrix<Product, S>(p, nullptr, finish);
-      case Metric::kManhattan: return write_matrix<WeightedAbs, S>(p, Ones<T>(p.depth).get(), finish);
+      case Metric::kManhattan: return write_matrix<WeightedAbs, S>(p, Filled<T>(p.depth, T(1)).get(), finish);
       case Metric::kKoch:
         return p.exact ? write_matrix<WeightedAbs, S>(p, weight, finish) : write_matrix<WeightedMax, S>(p, weight, finish);
       default: return write_matrix<SquareDifference, S>(p, nullptr, finish);

@@ -9,13 +9,9 @@
 // thread count, without atomics or partial copies. kGroup rows of x and of A stay in registers while columns stream by; per vector and
 // pair: sub, slope, fma (A), fma (B): 4 instructions, 3 for squares, 2 for dot. Sums are folded: A every kStrip columns, B every group.
 
-#if defined(__AVX512F__)
-constexpr int kGroup = 8;  // 8 rows, 8 sums of 32 registers
-#else
-constexpr int kGroup = 4;
-#endif
-constexpr int64_t kStrip = 128;  // columns whose y and B stay in L1
-constexpr int64_t kBlock = 16;   // groups whose coefficients for a strip stay in L2 while the vectors of k pass over them
+constexpr int kGroup = Simd<float>::lanes == 16 ? 8 : 4;  // rows and sums are half of 32, or of 16 registers
+constexpr int64_t kStrip = 128;                           // columns whose y and B stay in L1
+constexpr int64_t kBlock = 16;  // groups whose coefficients for a strip stay in L2 while the vectors of k pass over them
 
 struct SignSlope {
   template <class L, class V>
@@ -64,33 +60,30 @@ inline void slice(const S* x, int64_t rows, int64_t depth, int threads, const Sl
     for (int64_t i = rows; i < out.padded; ++i) Simd<T>::store(out.at(v, i), Simd<T>::zero());
 }
 
-// c of kGroup rows and a strip of columns, row r at out[r * kStrip]; zero for rows past the end. Copied even where c is the gradient
+// c of `count` rows and a strip of columns, row r at out[r * kStrip]. Copied even where c is the gradient
 // itself: rows of a matrix whose width is a power of two would fall on the same cache sets.
 template <class T>
-inline void strip_coefficients(const MatrixBackward& p, int64_t i, int64_t begin, int64_t end, T* out) {
+inline void strip_coefficients(const MatrixBackward& p, int64_t i, int64_t count, int64_t begin, int64_t end, T* out) {
   using L = Simd<T>;
   const T *grad = static_cast<const T*>(p.grad), *distances = static_cast<const T*>(p.distances);
   const auto scale = L::set1(p.metric == Metric::kSqEuclidean ? T(2) : p.metric == Metric::kDot ? T(-1) : T(1));
-  for (int r = 0; r < kGroup; ++r, out += kStrip) {
-    if (i + r >= p.rows) {
-      std::fill(out, out + kStrip, T(0));
-      continue;
-    }
+  for (int64_t r = 0; r < count; ++r, out += kStrip) {
     const T* row = grad + (i + r) * p.columns + begin;
     for_lanes<T>(end - begin, [&](int64_t j, int n) { L::store(out + j, load_lanes<T>(row, j, n) * scale); });
     if (p.metric != Metric::kEuclidean) continue;
     const T* d = distances + (i + r) * p.columns + begin;
-    for (int64_t j = 0; j < end - begin; ++j) out[j] = d[j] == 0 ? T(0) : out[j] / d[j];
+    for (int64_t j = 0; j < end - begin; ++j) out[j] = distance_factor<Metric::kEuclidean>(out[j], d[j]);
   }
 }
 
-template <class Slope, class T>
+// Rows i .. i + R - 1 of one vector of k, against a strip of columns.
+template <class Slope, int R, class T>
 inline void strip(const Sliced<T>& x, const Sliced<T>& y, const Sliced<T>& a, const Sliced<T>& b, int64_t v, int64_t i, int64_t begin,
                   int64_t end, const T* c) {
   using L = Simd<T>;
-  typename L::V rows[kGroup], sums[kGroup];
+  typename L::V rows[R], sums[R];
 #pragma GCC unroll 8
-  for (int r = 0; r < kGroup; ++r) {
+  for (int r = 0; r < R; ++r) {
     rows[r] = L::load(x.at(v, i + r));
     sums[r] = L::zero();
   }
@@ -98,21 +91,21 @@ inline void strip(const Sliced<T>& x, const Sliced<T>& y, const Sliced<T>& a, co
     const auto column = L::load(y.at(v, j));
     auto total = L::zero();
 #pragma GCC unroll 8
-    for (int r = 0; r < kGroup; ++r) Slope::template step<L>(rows[r], column, L::set1(c[r * kStrip]), sums[r], total);
+    for (int r = 0; r < R; ++r) Slope::template step<L>(rows[r], column, L::set1(c[r * kStrip]), sums[r], total);
     L::store(b.at(v, j), L::load(b.at(v, j)) + total);
   }
 #pragma GCC unroll 8
-  for (int r = 0; r < kGroup; ++r) L::store(a.at(v, i + r), L::load(a.at(v, i + r)) + sums[r]);
+  for (int r = 0; r < R; ++r) L::store(a.at(v, i + r), L::load(a.at(v, i + r)) + sums[r]);
 }
 
 template <class Slope, class T>
 void all_strips(const MatrixBackward& p, const Sliced<T>& x, const Sliced<T>& y, const Sliced<T>& a, const Sliced<T>& b) {
   const int team = static_cast<int>(std::min<int64_t>(p.threads, x.vectors));
-  constexpr int64_t kPerGroup = kStrip * kGroup;
-  Buffer<T> coefficients(team * kBlock * kPerGroup);
+  constexpr int64_t kCoefficients = kBlock * kGroup * kStrip;
+  Buffer<T> coefficients(team * kCoefficients);
 #pragma omp parallel for schedule(static) num_threads(team) if (team > 1)
   for (int t = 0; t < team; ++t) {
-    T* c = coefficients.get() + t * kBlock * kPerGroup;
+    T* c = coefficients.get() + t * kCoefficients;
     const int64_t first = x.vectors * t / team, last = x.vectors * (t + 1) / team;
     for (int64_t v = first; v < last; ++v) {
       std::memset(a.at(v, 0), 0, static_cast<std::size_t>(a.padded * Simd<T>::lanes) * sizeof(T));
@@ -121,10 +114,12 @@ void all_strips(const MatrixBackward& p, const Sliced<T>& x, const Sliced<T>& y,
     for (int64_t j = 0; j < p.columns; j += kStrip) {
       const int64_t stop = std::min(p.columns, j + kStrip);
       for (int64_t block = 0; block < p.rows; block += kBlock * kGroup) {
-        const int64_t groups = (std::min(p.rows - block, kBlock * kGroup) + kGroup - 1) / kGroup;
-        for (int64_t g = 0; g < groups; ++g) strip_coefficients<T>(p, block + g * kGroup, j, stop, c + g * kPerGroup);
-        for (int64_t v = first; v < last; ++v)
-          for (int64_t g = 0; g < groups; ++g) strip<Slope, T>(x, y, a, b, v, block + g * kGroup, j, stop, c + g * kPerGroup);
+        const int64_t count = std::min(p.rows - block, kBlock * kGroup), whole = count / kGroup * kGroup;
+        strip_coefficients<T>(p, block, count, j, stop, c);
+        for (int64_t v = first; v < last; ++v) {
+          for (int64_t r = 0; r < whole; r += kGroup) strip<Slope, kGroup>(x, y, a, b, v, block + r, j, stop, c + r * kStrip);
+          for (int64_t r = whole; r < count; ++r) strip<Slope, 1>(x, y, a, b, v, block + r, j, stop, c + r * kStrip);
+        }
       }
     }
   }

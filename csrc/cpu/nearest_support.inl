@@ -160,47 +160,57 @@ struct LookUp {
     });
     omp_set_lock(&locks[task / split.column_tasks]);
     for (int64_t i = rows.begin; i < rows.end; ++i)
-      for (int64_t n = 0; n < p.k; ++n) {
-        const int64_t at = (i - rows.begin) * p.k + n;
+      for (int64_t n = 0; n < best.k; ++n) {
+        const int64_t at = (i - rows.begin) * best.k + n;
         if (best.index[at] >= 0) found.insert(i, best.score[at], best.index[at]);
       }
     omp_unset_lock(&locks[task / split.column_tasks]);
   }
 
-  // Scores the winners exactly and puts them in that order. A row that is not full meets every support: scores of -inf never win above.
-  void finish(TopK<T>& found) const {
-    T* scores = static_cast<T*>(p.scores);
+  // Where nothing said what is nearest: a row that is not full (scores of -inf never win above), or a query whose own norm overflows.
+  bool unresolved(int64_t i, const TopK<T>& found) const {
+    return !found.full(i) || !(product_offset(p.metric, q + i * p.depth, p.depth) > -std::numeric_limits<T>::infinity());
+  }
+
+  // Scores the winners exactly and puts them in that order; an unresolved row meets every support.
+  void finish(const TopK<T>& found) const {
+    const int64_t kept = found.k;
+    std::unique_ptr<std::unique_ptr<TopK<T>>[]> scratch(new std::unique_ptr<TopK<T>>[p.threads]);
+    for (int t = 0; t < p.threads; ++t) scratch[t].reset(new TopK<T>(1, kept));
     for_chunks(p.queries, p.threads, [&](int64_t, int64_t begin, int64_t end) {
-      TopK<T> exactly(1, p.k);
+      TopK<T>& exactly = *scratch[omp_get_thread_num()];
       for (int64_t i = begin; i < end; ++i) {
         exactly.clear(1);
-        const bool search_all = p.supports > 0 && found.index[i * p.k + std::min(p.k, p.supports) - 1] < 0;
-        const int64_t candidates = search_all ? p.supports : p.k;
-        for (int64_t n = 0; n < candidates; ++n) {
-          const int64_t j = search_all ? n : found.index[i * p.k + n];
-          if (j < 0) continue;
+        const bool search_all = kept > 0 && unresolved(i, found);
+        for (int64_t n = 0; n < (search_all ? p.supports : kept); ++n) {
+          const int64_t j = search_all ? n : found.index[i * kept + n];
           const T score = exact(i, j);
           if (score == score) exactly.insert(0, score, j);
         }
-        std::copy(exactly.score.get(), exactly.score.get() + p.k, scores + i * p.k);
-        std::copy(exactly.index.get(), exactly.index.get() + p.k, p.indices + i * p.k);
+        T* scores = static_cast<T*>(p.scores) + i * p.k;
+        std::copy(exactly.score.get(), exactly.score.get() + kept, scores);
+        std::fill(scores + kept, scores + p.k, -std::numeric_limits<T>::infinity());
+        std::copy(exactly.index.get(), exactly.index.get() + kept, p.indices + i * p.k);
+        std::fill(p.indices + i * p.k + kept, p.indices + (i + 1) * p.k, int64_t(-1));
       }
     });
   }
 
   void run() const {
-    TopK<T> found(p.queries, p.k);
+    TopK<T> found(p.queries, std::min(p.k, p.supports));
     found.clear(p.queries);
-    if (p.queries > 0 && p.supports > 0) {
-      const Split s = split<Form, T>(p.queries, p.supports, p.depth, p.threads);
-      std::unique_ptr<omp_lock_t[]> locks(new omp_lock_t[s.row_tasks]);
-      for (int64_t i = 0; i < s.row_tasks; ++i) omp_init_lock(&locks[i]);
-      for_tasks<Scratch>(
-          s, p.depth, p.threads, [&](Scratch& scratch) { scratch.best.reset(new TopK<T>(std::min(s.row_step, p.queries), p.k)); },
-          [&](int64_t task, Scratch& scratch) { search(s, task, scratch, found, locks.get()); });
-      for (int64_t i = 0; i < s.row_tasks; ++i) omp_destroy_lock(&locks[i]);
-    }
+    if (p.queries > 0 && p.supports > 0) search_all_tasks(found);
     finish(found);
+  }
+
+  void search_all_tasks(TopK<T>& found) const {
+    const Split s = split<Form, T>(p.queries, p.supports, p.depth, p.threads);
+    std::unique_ptr<omp_lock_t[]> locks(new omp_lock_t[s.row_tasks]);
+    for (int64_t i = 0; i < s.row_tasks; ++i) omp_init_lock(&locks[i]);
+    for_tasks<Scratch>(
+        s, p.depth, p.threads, [&](Scratch& scratch) { scratch.best.reset(new TopK<T>(std::min(s.row_step, p.queries), found.k)); },
+        [&](int64_t task, Scratch& scratch) { search(s, task, scratch, found, locks.get()); });
+    for (int64_t i = 0; i < s.row_tasks; ++i) omp_destroy_lock(&locks[i]);
   }
 };
 
@@ -208,7 +218,7 @@ template <class S>
 struct NearestSupportKernel {
   static void run(const NearestSupport& p) {
     using T = Compute<S>;
-    const Ones<T> minus(p.metric == Metric::kManhattan ? p.depth : 0, T(-1));
+    const Filled<T> minus(p.metric == Metric::kManhattan ? p.depth : 0, T(-1));
     const S *q = static_cast<const S*>(p.q), *s = static_cast<const S*>(p.s);
     if (p.metric == Metric::kManhattan)
       LookUp<WeightedAbs, S>{p, q, s, minus.get()}.run();

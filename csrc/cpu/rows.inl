@@ -4,22 +4,30 @@
 // Rows a thread takes at a time, and the fixed length of partial sums across rows: never a function of the thread count.
 constexpr int64_t kRowChunk = 256;
 
-// sum_k term(k, n): term returns the vector of elements k..k+n-1, lanes past n zero. Four accumulators hide the latency of the addition.
+// sum_k term(k, n, sum): term adds the vector of elements k..k+n-1, lanes past n zero. Four accumulators hide the latency of the addition;
+// they are folded every kFoldVectors vectors, so that no running sum grows long.
+constexpr int64_t kFoldVectors = 256;
+
 template <class T, class F>
 inline T sum_over(int64_t depth, F&& term) {
   using S = Simd<T>;
   constexpr int L = S::lanes;
-  typename S::V a = S::zero(), b = S::zero(), c = S::zero(), d = S::zero();
-  int64_t k = 0;
-  for (; k + 4 * L <= depth; k += 4 * L) {
-    a = term(k, L, a);
-    b = term(k + L, L, b);
-    c = term(k + 2 * L, L, c);
-    d = term(k + 3 * L, L, d);
+  typename S::V total = S::zero();
+  for (int64_t k = 0; k < depth;) {
+    const int64_t stop = std::min(depth, k + kFoldVectors * L);
+    typename S::V a = S::zero(), b = S::zero(), c = S::zero(), d = S::zero();
+    for (; k + 4 * L <= stop; k += 4 * L) {
+      a = term(k, L, a);
+      b = term(k + L, L, b);
+      c = term(k + 2 * L, L, c);
+      d = term(k + 3 * L, L, d);
+    }
+    for (; k + L <= stop; k += L) a = term(k, L, a);
+    if (k < stop) b = term(k, static_cast<int>(stop - k), b);
+    k = stop;
+    total += (a + b) + (c + d);
   }
-  for (; k + L <= depth; k += L) a = term(k, L, a);
-  if (k < depth) b = term(k, static_cast<int>(depth - k), b);
-  return S::sum((a + b) + (c + d));
+  return S::sum(total);
 }
 
 // Loads lanes k..k+n-1 of a row; n is a compile-time L on the main path once inlined.
@@ -74,3 +82,10 @@ inline bool is_nan(float x) { return x != x; }
 inline bool is_nan(double x) { return x != x; }
 inline bool is_nan(Half x) { return (x.bits & 0x7fff) > 0x7c00; }
 inline bool is_nan(BFloat x) { return (x.bits & 0x7fff) > 0x7f80; }
+
+template <class S>
+inline bool holds_nan(const S* row, int64_t depth) {
+  bool nan = false;
+  for (int64_t k = 0; k < depth; ++k) nan |= is_nan(row[k]);
+  return nan;
+}

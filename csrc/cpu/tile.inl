@@ -195,11 +195,11 @@ inline void for_tasks(const Split& s, int64_t depth, int threads, F&& f) {
   for_tasks<Scratch>(s, depth, threads, [](Scratch&) {}, f);
 }
 
-// Weights of one, by which the manhattan distance is a Koch sum.
+// Equal weights, by which the manhattan distance is a Koch sum.
 template <class T>
-class Ones : public Buffer<T> {
+class Filled : public Buffer<T> {
  public:
-  explicit Ones(int64_t count, T value = 1) : Buffer<T>(count) { std::fill(this->get(), this->get() + count, value); }
+  Filled(int64_t count, T value) : Buffer<T>(count) { std::fill(this->get(), this->get() + count, value); }
 };
 
 template <class S>

@@ -32,9 +32,7 @@ struct Triplets {
 // 0 for a row without NaN, NaN otherwise: the distance to a row that does not exist.
 template <class S>
 inline Compute<S> nothing(const S* row, int64_t depth) {
-  using T = Compute<S>;
-  const T sum = sum_over<T>(depth, [&](int64_t k, int n, auto total) { return total + load_lanes<T>(row, k, n); });
-  return sum == sum ? T(0) : sum;
+  return holds_nan(row, depth) ? std::numeric_limits<Compute<S>>::quiet_NaN() : Compute<S>(0);
 }
 
 template <class T>

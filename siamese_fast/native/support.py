@@ -25,6 +25,15 @@ def _operands(
     return q.contiguous(), s, weight, bias
 
 
+def _packed_address(packed: Tensor, s: Tensor, metric: str) -> int:
+    """Where the packed supports lie; 0, so that the kernel packs on the way, unless they are whole."""
+    size = extension.packed_bytes(DTYPE[s.dtype], METRIC[metric], *s.shape)
+    whole = (
+        packed.dtype == torch.uint8 and packed.is_cpu and packed.is_contiguous() and packed.numel() == size
+    )
+    return packed.data_ptr() if whole else 0
+
+
 def nearest_support(
     q: Tensor, s: Tensor, k: int, metric: str, weight: Tensor | None, bias: Tensor | None, packed: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -41,7 +50,7 @@ def nearest_support(
         k,
         q.data_ptr(),
         s.data_ptr(),
-        packed.data_ptr() if packed.numel() else 0,
+        _packed_address(packed, s, metric),
         address(weight),
         address(bias),
         scores.data_ptr(),
@@ -59,7 +68,6 @@ def class_scores(
     weight: Tensor | None,
     bias: Tensor | None,
     reduce: str,
-    packed: Tensor,
 ) -> Tensor:
     q, s, weight, bias = _operands(q, s, weight, bias)
     class_index = operand("class_index", class_index, torch.int64, (s.shape[0],))

@@ -117,13 +117,38 @@ def indices(name: str, value: Tensor, count: int | None, table: Tensor, lowest: 
     if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
         raise TypeError(f"{name} must be of an integer dtype, got {value.dtype}")
     same_device(name, value, "the embeddings", table)
+    value = value.to(torch.int64)
     if value.device.type == "cpu" and value.numel() and not torch.compiler.is_compiling():
         low, high = torch.aminmax(value)
         if int(low) < lowest or int(high) >= table.shape[0]:
             raise IndexError(
                 f"{name} must lie in [{lowest}, {table.shape[0]}), got values from {int(low)} to {int(high)}"
             )
-    return value.to(torch.int64).contiguous()
+    return value.contiguous()
+
+
+def receiver(name: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype, like: Tensor) -> None:
+    """An `out` buffer: contiguous, of this shape and dtype, beside `like`, and outside autograd."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    if (
+        value.shape != shape
+        or value.dtype != dtype
+        or value.device != like.device
+        or not value.is_contiguous()
+    ):
+        expected = f"contiguous {dtype} {list(shape)} on {like.device}"
+        raise ValueError(
+            f"{name} must be {expected}, got {value.dtype} {list(value.shape)} on {value.device}"
+        )
+    if value.requires_grad:
+        raise ValueError(f"{name} must not require a gradient: out= does not take part in autograd")
+
+
+def written(value: Tensor) -> None:
+    """Tell autograd that a buffer's content changed, so that a graph that saved it raises."""
+    if not value.is_inference() and not torch.compiler.is_compiling():
+        torch.autograd.graph.increment_version(value)
 
 
 def choice(name: str, value: object, accepted: tuple[str, ...]) -> None:

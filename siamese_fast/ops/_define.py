@@ -39,9 +39,9 @@ def differentiable(
     """Wrap an operation in autograd; only its first output is differentiable.
 
     `tape` selects the outputs that the backward pass needs. `backward(grad, inputs, tape)` returns one
-    gradient for each input. When the backward pass is itself to be differentiated (`create_graph=True`,
-    nested `torch.func.grad`), the gradient is taken of `formula(*inputs, *tape)` instead: the first output
-    once more, in plain torch.
+    gradient for each input. When the backward pass may itself be differentiated (`create_graph=True`,
+    any `torch.func.grad`), the gradient is taken of `formula(*inputs, *tape)` instead: the first output once
+    more, in plain torch.
 
     Two Functions share this: the one whose context is filled in `forward` costs a third of the other's call
     overhead, the one with `setup_context` is the only kind that `torch.compile` and functorch can see

@@ -17,8 +17,7 @@ from siamese_fast.ops import _metrics as metrics
 from siamese_fast.ops._define import define
 from siamese_fast.ops.support import (
     PreparedSupport,
-    check_class_index,
-    class_count,
+    classes_of,
     resolve,
     score_block,
     score_columns,
@@ -57,23 +56,21 @@ def class_scores(
     """
     check.choice("reduce", reduce, REDUCES)
     q, support = resolve(q, s, metric, weight, bias)
-    if class_index is None:
+    if class_index is not None:
+        class_index, num_classes = classes_of(class_index, support.rows, num_classes)
+    elif num_classes is not None:
+        raise ValueError("num_classes goes with class_index: a prepared set brings its own")
+    else:
         class_index, num_classes = support.class_index, support.num_classes
         if class_index is None or num_classes is None:
             raise ValueError("class_index is needed: the support set was not prepared with one")
-    else:
-        num_classes = class_count(class_index, num_classes)
-        class_index = check_class_index(class_index, support.rows, num_classes)
-    rows, packed = support.rows, support.packed
+    rows = support.rows
     if reduce == "prototype":
-        rows, packed = (
-            metrics.operand(_prototypes(rows, class_index, num_classes), support.metric),
-            q.new_empty(0, dtype=torch.uint8),
-        )
+        rows = metrics.operand(_prototypes(rows, class_index, num_classes), support.metric)
         class_index = torch.arange(num_classes, device=q.device)
         q, reduce = q.to(rows.dtype), "max"
     scores: Tensor = _op(
-        q, rows, class_index, num_classes, support.metric, support.weight, support.bias, reduce, packed
+        q, rows, class_index, num_classes, support.metric, support.weight, support.bias, reduce
     )
     return scores
 
@@ -95,7 +92,6 @@ def _reference(
     weight: Tensor | None,
     bias: Tensor | None,
     reduce: str,
-    packed: Tensor,
 ) -> Tensor:
     compute = check.compute_dtype(q.dtype)
     scores = torch.full((q.shape[0], num_classes), -torch.inf, dtype=compute, device=q.device)
@@ -116,7 +112,7 @@ def _reference(
 
 _op = define(
     "class_scores(Tensor q, Tensor s, Tensor class_index, int num_classes, str metric, Tensor? weight,"
-    " Tensor? bias, str reduce, Tensor packed) -> Tensor",
+    " Tensor? bias, str reduce) -> Tensor",
     _reference,
     lambda q, s, class_index, num_classes, *_: q.new_empty(
         q.shape[0], num_classes, dtype=check.compute_dtype(q.dtype)

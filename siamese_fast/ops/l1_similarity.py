@@ -23,7 +23,7 @@ def l1_similarity(h1: Tensor, h2: Tensor, weight: Tensor, bias: Tensor | float |
 
     Args:
         h1, h2: embeddings [B, D] of one floating dtype.
-        weight: [D] or [1, D], in the dtype of the embeddings or in float32.
+        weight: [D] or [1, D], in the dtype of the embeddings or in the compute dtype.
         bias: None, a number, or a tensor [] or [1].
 
     Returns:
@@ -97,18 +97,13 @@ def l1_similarity_bce_grad(
     if out is None:
         out = (torch.empty_like(h1), torch.empty_like(h2))
     for name, buffer, like in (("out[0]", out[0], h1), ("out[1]", out[1], h2)):
-        if (
-            buffer.shape != like.shape
-            or buffer.dtype != like.dtype
-            or buffer.device != like.device
-            or not buffer.is_contiguous()
-        ):
-            raise ValueError(
-                f"{name} must be contiguous {like.dtype} {list(like.shape)} on {like.device},"
-                f" got {buffer.dtype} {list(buffer.shape)}"
-            )
+        check.receiver(name, buffer, tuple(like.shape), like.dtype, like)
+    if out[0] is out[1]:
+        raise ValueError("out must be two different tensors: one would hold both gradients")
     arguments = (h1, h2, weight, bias, _target(target, h1), _pos_weight(pos_weight), reduction)
     loss, grad_weight, grad_bias = _bce_grad_op(*arguments, *out)
+    check.written(out[0])
+    check.written(out[1])
     return loss, out[0], out[1], grad_weight, grad_bias
 
 

@@ -51,13 +51,9 @@ def l1_similarity_matrix(
         return logits
     if torch.is_grad_enabled() and any(value.requires_grad for value in (q, s, weight, bias)):
         raise ValueError("out= does not take part in autograd: call under torch.no_grad() or leave it out")
-    shape = (q.shape[0], s.shape[0])
-    if out.shape != shape or out.dtype != weight.dtype or out.device != q.device or not out.is_contiguous():
-        raise ValueError(
-            f"out must be contiguous {weight.dtype} {list(shape)} on {q.device},"
-            f" got {out.dtype} {list(out.shape)}"
-        )
+    check.receiver("out", out, (q.shape[0], s.shape[0]), weight.dtype, q)
     _out_op(q, s, weight, bias, exact, out)
+    check.written(out)
     return out
 
 

@@ -62,8 +62,7 @@ def prepare_support(
     check.choice("metric", metric, check.METRICS)
     s = check.embeddings("s", s).detach()
     if class_index is not None:
-        num_classes = class_count(class_index, num_classes)
-        class_index = check_class_index(class_index, s, num_classes)
+        class_index, num_classes = classes_of(class_index, s, num_classes)
     if weight is not None:
         metric, weight, bias = "koch", check.weight(weight, s).detach(), check.bias(bias, s).detach()
     elif bias is not None:
@@ -73,22 +72,20 @@ def prepare_support(
     return PreparedSupport(rows, metric, weight, bias, class_index, num_classes, packed, s.dtype)
 
 
-def class_count(class_index: Tensor, num_classes: int | None) -> int:
-    if num_classes is not None:
-        return num_classes
-    return int(class_index.max()) + 1 if class_index.numel() else 0
-
-
-def check_class_index(class_index: Tensor, s: Tensor, num_classes: int) -> Tensor:
-    """Class numbers [S] as int64, checked to lie in 0..num_classes-1 on the CPU."""
+def classes_of(class_index: Tensor, s: Tensor, num_classes: int | None) -> tuple[Tensor, int]:
+    """Class numbers [S] as int64, checked to lie in 0..C-1 on the CPU, and C: by default the largest + 1."""
     class_index = check.labels("class_index", class_index, s.shape[0], s)
+    if num_classes is None:
+        num_classes = int(class_index.max()) + 1 if class_index.numel() else 0
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 0:
+        raise ValueError(f"num_classes must be a non-negative integer, got {num_classes!r}")
     if class_index.device.type == "cpu" and class_index.numel() and not torch.compiler.is_compiling():
         low, high = torch.aminmax(class_index)
         if int(low) < 0 or int(high) >= num_classes:
             raise IndexError(
                 f"class_index must lie in [0, {num_classes}), got values from {int(low)} to {int(high)}"
             )
-    return class_index
+    return class_index, num_classes
 
 
 def resolve(

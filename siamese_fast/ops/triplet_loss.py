@@ -188,8 +188,7 @@ def _indexed_losses(
     rows = _select(x, anchor)
     has_positive, has_negative = positive >= 0, negative >= 0
     valid = has_negative & (has_positive | zero_positive)
-    nothing = rows.detach().sum(1)
-    nothing = torch.where(nothing.isnan(), nothing, torch.zeros_like(nothing))
+    nothing = torch.where(rows.isnan().any(1), torch.nan, 0.0).to(rows.dtype)
     to_positive = metrics.distance_formula(rows, _select(table, positive), metric)
     to_negative = metrics.distance_formula(rows, _select(table, negative), metric)
     d_ap = torch.where(has_positive, to_positive, nothing)
