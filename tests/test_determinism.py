@@ -136,6 +136,22 @@ def test_koch_logits_do_not_depend_on_their_batch(dtype: torch.dtype, native_roo
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
+def test_cross_entropy_of_a_pair_does_not_depend_on_its_batch(dtype: torch.dtype, native_room: str) -> None:
+    # 67 rows: a vector body and a scalar tail at every width, which must round alike.
+    generator = torch.Generator().manual_seed(3)
+    h1, h2 = (torch.randn(67, 9, generator=generator).to(dtype).requires_grad_() for _ in range(2))
+    weight = torch.randn(9, generator=generator).to(dtype)
+    target = torch.rand(67, generator=generator) > 0.5
+    together = l1_similarity_bce(h1, h2, weight, 0.1, target, "none", 2.3)
+    gradient = torch.autograd.grad(together.sum(), h1)[0]
+    for i in range(67):
+        rows = slice(i, i + 1)
+        alone = l1_similarity_bce(h1[rows], h2[rows], weight, 0.1, target[rows], "none", 2.3)
+        assert torch.equal(alone, together[rows])
+        assert torch.equal(torch.autograd.grad(alone.sum(), h1)[0][rows], gradient[rows])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
 @pytest.mark.parametrize("metric", METRICS)
 def test_look_ups_do_not_depend_on_other_queries(metric: str, dtype: torch.dtype, native_room: str) -> None:
     draw = Draw(dtype)

@@ -147,7 +147,7 @@ def receiver(name: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtyp
 
 def written(value: Tensor) -> None:
     """Tell autograd that a buffer's content changed, so that a graph that saved it raises."""
-    if not value.is_inference() and not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and not value.is_inference():
         torch.autograd.graph.increment_version(value)
 
 
