@@ -16,9 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
-from siamese_fast.ops._define import LIBRARY, REFERENCES
+from siamese_fast.ops._define import LIBRARY, REFERENCES, layer
 
 BACKENDS = ("native", "reference")
 _ROOMS = ("l1_similarity", "distance", "triplet_loss", "matrix", "hardest_pairs", "support")
@@ -57,11 +55,7 @@ def use(name: str) -> Iterator[None]:
             "backend 'native' is not available: siamese_fast was built without its C++ extension"
         )
     kernels = REFERENCES if name == "reference" else _NATIVE
-    with torch.library._scoped_library("siamese_fast", "IMPL") as layer:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r"(?s).*Overriding a previously registered kernel")
-            for operation in _NATIVE:
-                layer.impl(operation, kernels[operation], "CPU", allow_override=True)
+    with layer({operation: kernels[operation] for operation in _NATIVE}, "CPU"):
         _layers.append(name)
         try:
             yield

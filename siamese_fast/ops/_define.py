@@ -7,7 +7,9 @@ PyTorch dispatcher's work and nobody else's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,6 +29,22 @@ def define(schema: str, reference: Callable[..., Any], fake: Callable[..., Any])
     REFERENCES[name] = reference
     overload: Callable[..., Any] = getattr(torch.ops.siamese_fast, name).default
     return overload
+
+
+@contextmanager
+def layer(kernels: Mapping[str, Callable[..., Any]], key: str) -> Iterator[None]:
+    """Serve operations by other kernels at one dispatch key, until the block ends; layers nest."""
+    with torch.library._scoped_library("siamese_fast", "IMPL") as library:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"(?s).*Overriding a previously registered kernel")
+            for name, kernel in kernels.items():
+                library.impl(name, kernel, key, allow_override=True)
+        yield
+
+
+def unknown_size() -> torch.SymInt:
+    """For a fake: a dimension that is known only once the kernel ran."""
+    return torch.library.get_ctx().new_dynamic_size()
 
 
 def differentiable(

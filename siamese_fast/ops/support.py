@@ -9,7 +9,7 @@ from torch import Tensor
 
 from siamese_fast.ops import _checks as check
 from siamese_fast.ops import _metrics as metrics
-from siamese_fast.ops._define import define
+from siamese_fast.ops._define import define, unknown_size
 
 
 @dataclass(frozen=True)
@@ -139,5 +139,5 @@ def score_columns(s: Tensor, metric: str) -> int:
 _pack_op = define(
     "pack_support(Tensor rows, str metric) -> Tensor",
     lambda rows, metric: rows.new_empty(0, dtype=torch.uint8),
-    lambda rows, metric: rows.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.uint8),
+    lambda rows, metric: rows.new_empty(unknown_size(), dtype=torch.uint8),
 )
