@@ -16,12 +16,19 @@ from siamese_fast import backend, distance
 
 PACKAGE = Path(siamese_fast.__file__).parent
 TRY = "import siamese_fast, torch; from siamese_fast import backend; "
+# The finder of an editable install would find this tree's extension for a package that lies elsewhere.
+ALONE = "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'Editable' not in str(f)]; "
 
 
 def python(code: str, path: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(path or ""), **environment}
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=variables, cwd="/", timeout=120
+        [sys.executable, "-c", code if path is None else ALONE + code],
+        capture_output=True,
+        text=True,
+        env=variables,
+        cwd="/",
+        timeout=120,
     )
 
 
