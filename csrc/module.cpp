@@ -2,11 +2,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "cpu/isa.h"
+#include "memory.h"
 
 namespace py = pybind11;
 using namespace siamese_fast;
@@ -22,18 +19,6 @@ T* at(Address address) {
 
 using Index = const std::int64_t;
 
-// Asks for 2 MB pages under an array that is about to be written for the first time: the faults of 4 KiB pages cost five times the write
-// itself.
-void use_huge_pages(Address begin, std::size_t bytes) {
-#if defined(__linux__)
-  constexpr Address page = Address(1) << 21;
-  const Address first = (begin + page - 1) / page * page, last = (begin + bytes) / page * page;
-  if (first < last) madvise(at(first), last - first, MADV_HUGEPAGE);
-#else
-  static_cast<void>(begin), static_cast<void>(bytes);
-#endif
-}
-
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -43,7 +28,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("instruction_set", [] { return std::string(kernels().name); });
   m.def("instruction_sets", &instruction_sets);
   m.def("use_instruction_set", &use_instruction_set);
-  m.def("use_huge_pages", &use_huge_pages);
+  m.def("use_huge_pages", [](Address begin, std::size_t bytes) { use_huge_pages(at(begin), bytes); });
 
   m.def(
       "l1_similarity",

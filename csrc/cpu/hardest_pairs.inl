@@ -58,28 +58,47 @@ inline void fill_side(const HardestPairs& p, const S* rows, int64_t count, const
   }
 }
 
-// Updates the row's best from the lanes of `bits`: the largest, lowest lane first.
-template <class T>
-inline void take_row(const T* score, unsigned bits, int64_t row, int64_t first, Best<T>& best) {
-  for (; bits != 0; bits &= bits - 1) {
-    const int lane = __builtin_ctz(bits);
-    if (score[lane] > best.value[row]) {
-      best.value[row] = score[lane];
-      best.index[row] = static_cast<int32_t>(first + lane);
-    }
+// How the tiles of a task stand to the triangle of pairs. The scores of a tile above the diagonal serve its rows and its columns;
+// candidates of a row come in ascending order, so a strict compare keeps the lowest index. On the diagonal they come in any order: equal
+// scores are looked at too.
+enum class Part { kRows, kAbove, kDiagonal };
+
+template <Part P, class T>
+inline bool wins(T score, int32_t index, T best, int32_t best_index) {
+  if constexpr (P == Part::kDiagonal)
+    return score > best || (score == best && index < best_index);
+  else
+    return score > best;
+}
+
+// What a vector of scores changes: the best of its row and the bests of its columns.
+template <Part P, class T>
+inline void take(typename Simd<T>::V score, const MiningSide<T>& y, int32_t id, int64_t row, int64_t first, Best<T>& best) {
+  using L = Simd<T>;
+  constexpr bool kEqualToo = P == Part::kDiagonal;
+  unsigned by_row = L::template greater<kEqualToo>(score, L::set1(best.value[row])), by_column = 0;
+  if constexpr (P != Part::kRows) by_column = L::template greater<kEqualToo>(score, L::load(best.value.get() + first));
+  if ((by_row | by_column) == 0) return;
+  const unsigned other = L::differs(y.id.get() + first, id);
+  alignas(64) T values[L::lanes];
+  L::store(values, score);
+  for (by_row &= other; by_row != 0; by_row &= by_row - 1) {
+    const int lane = __builtin_ctz(by_row);
+    const auto column = static_cast<int32_t>(first + lane);
+    if (!wins<P>(values[lane], column, best.value[row], best.index[row])) continue;
+    best.value[row] = values[lane];
+    best.index[row] = column;
+  }
+  for (by_column &= other; by_column != 0; by_column &= by_column - 1) {
+    const int lane = __builtin_ctz(by_column);
+    const int64_t column = first + lane;
+    if (!wins<P>(values[lane], static_cast<int32_t>(row), best.value[column], best.index[column])) continue;
+    best.value[column] = values[lane];
+    best.index[column] = static_cast<int32_t>(row);
   }
 }
 
-template <class T>
-inline void take_columns(const T* score, unsigned bits, int64_t row, int64_t first, Best<T>& best) {
-  for (; bits != 0; bits &= bits - 1) {
-    const int lane = __builtin_ctz(bits);
-    best.value[first + lane] = score[lane];
-    best.index[first + lane] = static_cast<int32_t>(row);
-  }
-}
-
-template <class Form, class T, bool kSymmetric>
+template <class Form, Part P, class T>
 inline __attribute__((always_inline)) void mine_tile(const MiningSide<T>& x, const MiningSide<T>& y, int64_t i, int64_t j, int64_t depth,
                                                      const T* weight, Best<T>& best) {
   using L = Simd<T>;
@@ -89,26 +108,22 @@ inline __attribute__((always_inline)) void mine_tile(const MiningSide<T>& x, con
 #pragma GCC unroll 16
   for (int r = 0; r < Form::rows; ++r) {
     const int64_t row = i + r;
-    const auto own = L::set1(x.offset[row]), threshold = L::set1(best.value[row]);
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v) {
-      const int64_t first = j + v * L::lanes;
-      const auto score = scores[r][v] + (own + (v == 0 ? offset0 : offset1));
-      unsigned by_row = L::greater(score, threshold), by_column = 0;
-      if constexpr (kSymmetric) by_column = L::greater(score, L::load(best.value.get() + first));
-      if (__builtin_expect((by_row | by_column) != 0, 0)) {
-        const unsigned other = L::differs(y.id.get() + first, x.id[row]);
-        alignas(64) T values[L::lanes];
-        L::store(values, score);
-        take_row(values, by_row & other, row, first, best);
-        if constexpr (kSymmetric) take_columns(values, by_column & other, row, first, best);
-      }
+    const auto own = L::set1(x.offset[row]), bar = L::set1(best.value[row]);
+    const auto score0 = scores[r][0] + (own + offset0), score1 = scores[r][1] + (own + offset1);
+    auto low0 = bar, low1 = bar;  // what a score must beat: the lower of its row's best and its column's
+    if constexpr (P != Part::kRows) {
+      low0 = L::min(bar, L::load(best.value.get() + j));
+      low1 = L::min(bar, L::load(best.value.get() + j + L::lanes));
+    }
+    if (__builtin_expect(L::template any_greater<P == Part::kDiagonal>(score0, low0, score1, low1), 0)) {
+      take<P>(score0, y, x.id[row], row, j, best);
+      take<P>(score1, y, x.id[row], row, j + L::lanes, best);
     }
   }
 }
 
 // Rows and columns of one task: a block of rows that stays in L2, columns enough to amortise it.
-constexpr int64_t kMineRows = 192, kMineColumns = 2048;
+constexpr int64_t kMineRows = 96, kMineColumns = 2048;
 
 template <class Form, class T>
 void mine_negatives(const MiningSide<T>& x, const MiningSide<T>& y, bool symmetric, int64_t depth, const T* weight, int threads,
@@ -128,11 +143,11 @@ void mine_negatives(const MiningSide<T>& x, const MiningSide<T>& y, bool symmetr
     const int64_t j0 = task % column_tasks * kMineColumns, j1 = std::min(y.padded, j0 + kMineColumns);
     for (int64_t j = j0; j < j1; j += C) {
       if (!symmetric) {
-        for (int64_t i = i0; i < i1; i += R) mine_tile<Form, T, false>(x, y, i, j, depth, weight, mine);
+        for (int64_t i = i0; i < i1; i += R) mine_tile<Form, Part::kRows>(x, y, i, j, depth, weight, mine);
       } else if (j >= i1) {
-        for (int64_t i = i0; i < i1; i += R) mine_tile<Form, T, true>(x, y, i, j, depth, weight, mine);
-      } else if (j + C > i0) {
-        for (int64_t i = i0; i < i1; i += R) mine_tile<Form, T, false>(x, y, i, j, depth, weight, mine);
+        for (int64_t i = i0; i < i1; i += R) mine_tile<Form, Part::kAbove>(x, y, i, j, depth, weight, mine);
+      } else {
+        for (int64_t i = i0; i < std::min(i1, j + C); i += R) mine_tile<Form, Part::kDiagonal>(x, y, i, j, depth, weight, mine);
       }
     }
   }
@@ -146,6 +161,9 @@ inline Compute<S> exact_distance(const S* x, const S* y, int64_t depth) {
   return row_distance<M == Metric::kEuclidean ? Metric::kSqEuclidean : M, S>(x, y, depth);
 }
 
+// Members of a class whose pairs are visited once, by one thread; and how many such classes it takes at a time.
+constexpr int64_t kSmallClass = 256, kClassChunk = 16;
+
 template <Metric M, class S>
 struct Miner {
   using T = Compute<S>;
@@ -157,20 +175,50 @@ struct Miner {
   int32_t class_of(int64_t i) const { return p.self ? classes.id[i] : classes.find(p.labels[i]); }
   T distance_to(int64_t i, int64_t j) const { return exact_distance<M, S>(x + i * p.depth, ref + j * p.depth, p.depth); }
 
+  // Keeps the first of the farthest: candidates come in ascending order.
+  void offer(int64_t i, int64_t j, T d, T& farthest) const {
+    if (p.positive[i] < 0 ? d != d : !(d > farthest)) return;
+    p.positive[i] = j;
+    farthest = d;
+  }
+
   void positive(int64_t i) const {
-    int64_t best = -1;
-    T farthest = 0;
     const int32_t c = class_of(i);
+    T farthest = 0;
+    p.positive[i] = -1;
     for (int64_t m = c < 0 ? 0 : classes.start[c]; c >= 0 && m < classes.start[c + 1]; ++m) {
       const int64_t j = classes.member[m];
-      if (j == own(i)) continue;
-      const T d = distance_to(i, j);
-      if (best < 0 ? d == d : d > farthest) {
-        best = j;
-        farthest = d;
-      }
+      if (j != own(i)) offer(i, j, distance_to(i, j), farthest);
     }
-    p.positive[i] = best;
+  }
+
+  // The positives of a whole class among itself: every pair once.
+  void positives_within(int64_t c) const {
+    const int64_t *member = classes.member.get() + classes.start[c], count = classes.start[c + 1] - classes.start[c];
+    T farthest[kSmallClass];
+    for (int64_t m = 0; m < count; ++m) p.positive[member[m]] = -1;
+    for (int64_t m = 0; m < count; ++m)
+      for (int64_t n = m + 1; n < count; ++n) {
+        const T d = distance_to(member[m], member[n]);
+        offer(member[m], member[n], d, farthest[m]);
+        offer(member[n], member[m], d, farthest[n]);
+      }
+  }
+
+  bool small(int64_t c) const { return p.self && classes.start[c + 1] - classes.start[c] <= kSmallClass; }
+
+  void positives() const {
+    for_chunks(
+        classes.count, p.threads,
+        [&](int64_t, int64_t begin, int64_t end) {
+          for (int64_t c = begin; c < end; ++c)
+            if (small(c)) positives_within(c);
+        },
+        kClassChunk);
+    for_chunks(p.rows, p.threads, [&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        if (const int32_t c = class_of(i); c < 0 || !small(c)) positive(i);
+    });
   }
 
   // The nearest row of another class by exact differences: for anchors that the product form could not serve.
@@ -191,12 +239,9 @@ struct Miner {
     return best;
   }
 
-  void finish(const Best<T>& best) const {
+  void negatives(const Best<T>& best) const {
     for_chunks(p.rows, p.threads, [&](int64_t, int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        positive(i);
-        p.negative[i] = best.index[i] >= 0 ? best.index[i] : search_negative(i);
-      }
+      for (int64_t i = begin; i < end; ++i) p.negative[i] = best.index[i] >= 0 ? best.index[i] : search_negative(i);
     });
   }
 };
@@ -225,7 +270,11 @@ struct HardestPairsKernel {
       mine<WeightedAbs, S>(p, ref, classes, Filled<T>(p.depth, T(-1)).get(), best);
     else
       mine<Product, S>(p, ref, classes, nullptr, best);
-    for_metric(p.metric, [&](auto metric) { Miner<decltype(metric)::value, S>{p, x, ref, classes}.finish(best); });
+    for_metric(p.metric, [&](auto metric) {
+      const Miner<decltype(metric)::value, S> miner = {p, x, ref, classes};
+      miner.positives();
+      miner.negatives(best);
+    });
   }
 };
 

@@ -19,4 +19,5 @@
 #include <immintrin.h>
 #endif
 
+#include "../memory.h"
 #include "isa.h"

@@ -20,6 +20,7 @@ void by_dtype(const P& p) {
   for_dtype(p.dtype, [&](auto storage) { Kernel<decltype(storage)>::run(p); });
 }
 
+#include "buffer.inl"
 #include "rows.inl"
 #include "row_distance.inl"
 #include "tile.inl"

@@ -37,6 +37,7 @@ struct Simd<float> {
 
   static V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
   static V max(V a, V b) { return _mm256_max_ps(a, b); }
+  static V min(V a, V b) { return _mm256_min_ps(a, b); }
   static V abs(V a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
   static V sign(V a) {
     const V one = _mm256_or_ps(_mm256_and_ps(a, _mm256_set1_ps(-0.0f)), _mm256_set1_ps(1.0f));
@@ -48,12 +49,44 @@ struct Simd<float> {
     asm("" : "+x"(v));
     return v;
   }
+  // rows[i][j] <-> rows[j][i]: pairs of elements, pairs of those, then halves of a register.
+  static void transpose(V (&rows)[lanes]) {
+    V t[lanes];
+#pragma GCC unroll 4
+    for (int i = 0; i < lanes; i += 2) {
+      t[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+      t[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < lanes; i += 4) {
+      rows[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+      rows[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+      rows[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+      rows[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const V low = rows[i], high = rows[i + 4];
+      rows[i] = _mm256_permute2f128_ps(low, high, 0x20);
+      rows[i + 4] = _mm256_permute2f128_ps(low, high, 0x31);
+    }
+  }
   static float sum(V v) {
     __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     x = _mm_add_ps(x, _mm_movehl_ps(x, x));
     return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
   }
-  static unsigned greater(V a, V b) { return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ))); }
+  // Lanes where a is above b; with kOrEqual, not below it.
+  template <bool kOrEqual = false>
+  static unsigned greater(V a, V b) {
+    return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, kOrEqual ? _CMP_GE_OQ : _CMP_GT_OQ)));
+  }
+  // Whether there is such a lane in either pair.
+  template <bool kOrEqual>
+  static bool any_greater(V a, V b, V c, V d) {
+    constexpr int compare = kOrEqual ? _CMP_GE_OQ : _CMP_GT_OQ;
+    return _mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(a, b, compare), _mm256_cmp_ps(c, d, compare))) != 0;
+  }
   static unsigned differs(const std::int32_t* p, std::int32_t id) {
     const __m256i equal = _mm256_cmpeq_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_set1_epi32(id));
     return ~static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(equal))) & 0xffu;
@@ -104,6 +137,7 @@ struct Simd<double> {
 
   static V fma(V a, V b, V c) { return _mm256_fmadd_pd(a, b, c); }
   static V max(V a, V b) { return _mm256_max_pd(a, b); }
+  static V min(V a, V b) { return _mm256_min_pd(a, b); }
   static V abs(V a) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), a); }
   static V sign(V a) {
     const V one = _mm256_or_pd(_mm256_and_pd(a, _mm256_set1_pd(-0.0)), _mm256_set1_pd(1.0));
@@ -114,11 +148,29 @@ struct Simd<double> {
     asm("" : "+x"(v));
     return v;
   }
+  static void transpose(V (&rows)[lanes]) {
+    const V a = _mm256_unpacklo_pd(rows[0], rows[1]), b = _mm256_unpackhi_pd(rows[0], rows[1]);
+    const V c = _mm256_unpacklo_pd(rows[2], rows[3]), d = _mm256_unpackhi_pd(rows[2], rows[3]);
+    rows[0] = _mm256_permute2f128_pd(a, c, 0x20);
+    rows[1] = _mm256_permute2f128_pd(b, d, 0x20);
+    rows[2] = _mm256_permute2f128_pd(a, c, 0x31);
+    rows[3] = _mm256_permute2f128_pd(b, d, 0x31);
+  }
   static double sum(V v) {
     const __m128d x = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));
     return _mm_cvtsd_f64(_mm_add_sd(x, _mm_unpackhi_pd(x, x)));
   }
-  static unsigned greater(V a, V b) { return static_cast<unsigned>(_mm256_movemask_pd(_mm256_cmp_pd(a, b, _CMP_GT_OQ))); }
+  // Lanes where a is above b; with kOrEqual, not below it.
+  template <bool kOrEqual = false>
+  static unsigned greater(V a, V b) {
+    return static_cast<unsigned>(_mm256_movemask_pd(_mm256_cmp_pd(a, b, kOrEqual ? _CMP_GE_OQ : _CMP_GT_OQ)));
+  }
+  // Whether there is such a lane in either pair.
+  template <bool kOrEqual>
+  static bool any_greater(V a, V b, V c, V d) {
+    constexpr int compare = kOrEqual ? _CMP_GE_OQ : _CMP_GT_OQ;
+    return _mm256_movemask_pd(_mm256_or_pd(_mm256_cmp_pd(a, b, compare), _mm256_cmp_pd(c, d, compare))) != 0;
+  }
   static unsigned differs(const std::int32_t* p, std::int32_t id) {
     const __m128i equal = _mm_cmpeq_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)), _mm_set1_epi32(id));
     return ~static_cast<unsigned>(_mm_movemask_ps(_mm_castsi128_ps(equal))) & 0xfu;

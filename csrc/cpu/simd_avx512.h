@@ -41,6 +41,7 @@ struct Simd<float> {
 
   static V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
   static V max(V a, V b) { return _mm512_max_ps(a, b); }
+  static V min(V a, V b) { return _mm512_min_ps(a, b); }
   static V abs(V a) { return _mm512_abs_ps(a); }
   static V sign(V a) { return _mm512_fixupimm_ps(a, a, _mm512_set1_epi32(static_cast<int>(0xA9A9A888u)), 0); }
   static V sqrt(V v) { return _mm512_sqrt_ps(v); }
@@ -49,8 +50,45 @@ struct Simd<float> {
     asm("" : "+v"(v));
     return v;
   }
+  // rows[i][j] <-> rows[j][i]: pairs of elements, pairs of those, then quarters of a register.
+  static void transpose(V (&rows)[lanes]) {
+    V t[lanes];
+#pragma GCC unroll 8
+    for (int i = 0; i < lanes; i += 2) {
+      t[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+      t[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < lanes; i += 4) {
+      rows[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
+      rows[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xee);
+      rows[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+      rows[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const V low = _mm512_shuffle_f32x4(rows[i], rows[i + 4], 0x88), high = _mm512_shuffle_f32x4(rows[i], rows[i + 4], 0xdd);
+      const V low2 = _mm512_shuffle_f32x4(rows[i + 8], rows[i + 12], 0x88), high2 = _mm512_shuffle_f32x4(rows[i + 8], rows[i + 12], 0xdd);
+      t[i] = _mm512_shuffle_f32x4(low, low2, 0x88);
+      t[i + 4] = _mm512_shuffle_f32x4(high, high2, 0x88);
+      t[i + 8] = _mm512_shuffle_f32x4(low, low2, 0xdd);
+      t[i + 12] = _mm512_shuffle_f32x4(high, high2, 0xdd);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) rows[i] = t[i];
+  }
   static float sum(V v) { return _mm512_reduce_add_ps(v); }
-  static unsigned greater(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+  // Lanes where a is above b; with kOrEqual, not below it.
+  template <bool kOrEqual = false>
+  static unsigned greater(V a, V b) {
+    return _mm512_cmp_ps_mask(a, b, kOrEqual ? _CMP_GE_OQ : _CMP_GT_OQ);
+  }
+  // Whether there is such a lane in either pair.
+  template <bool kOrEqual>
+  static bool any_greater(V a, V b, V c, V d) {
+    constexpr int compare = kOrEqual ? _CMP_GE_OQ : _CMP_GT_OQ;
+    return _kortestz_mask16_u8(_mm512_cmp_ps_mask(a, b, compare), _mm512_cmp_ps_mask(c, d, compare)) == 0;
+  }
   static unsigned differs(const std::int32_t* p, std::int32_t id) {
     return _mm512_cmpneq_epi32_mask(_mm512_loadu_si512(p), _mm512_set1_epi32(id));
   }
@@ -87,6 +125,7 @@ struct Simd<double> {
 
   static V fma(V a, V b, V c) { return _mm512_fmadd_pd(a, b, c); }
   static V max(V a, V b) { return _mm512_max_pd(a, b); }
+  static V min(V a, V b) { return _mm512_min_pd(a, b); }
   static V abs(V a) { return _mm512_abs_pd(a); }
   static V sign(V a) { return _mm512_fixupimm_pd(a, a, _mm512_set1_epi64(0xA9A9A888), 0); }
   static V sqrt(V v) { return _mm512_sqrt_pd(v); }
@@ -94,8 +133,35 @@ struct Simd<double> {
     asm("" : "+v"(v));
     return v;
   }
+  static void transpose(V (&rows)[lanes]) {
+    V t[lanes];
+#pragma GCC unroll 4
+    for (int i = 0; i < lanes; i += 2) {
+      t[i] = _mm512_unpacklo_pd(rows[i], rows[i + 1]);
+      t[i + 1] = _mm512_unpackhi_pd(rows[i], rows[i + 1]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      const V low = _mm512_shuffle_f64x2(t[i], t[i + 2], 0x88), high = _mm512_shuffle_f64x2(t[i], t[i + 2], 0xdd);
+      const V low2 = _mm512_shuffle_f64x2(t[i + 4], t[i + 6], 0x88), high2 = _mm512_shuffle_f64x2(t[i + 4], t[i + 6], 0xdd);
+      rows[i] = _mm512_shuffle_f64x2(low, low2, 0x88);
+      rows[i + 2] = _mm512_shuffle_f64x2(high, high2, 0x88);
+      rows[i + 4] = _mm512_shuffle_f64x2(low, low2, 0xdd);
+      rows[i + 6] = _mm512_shuffle_f64x2(high, high2, 0xdd);
+    }
+  }
   static double sum(V v) { return _mm512_reduce_add_pd(v); }
-  static unsigned greater(V a, V b) { return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ); }
+  // Lanes where a is above b; with kOrEqual, not below it.
+  template <bool kOrEqual = false>
+  static unsigned greater(V a, V b) {
+    return _mm512_cmp_pd_mask(a, b, kOrEqual ? _CMP_GE_OQ : _CMP_GT_OQ);
+  }
+  // Whether there is such a lane in either pair.
+  template <bool kOrEqual>
+  static bool any_greater(V a, V b, V c, V d) {
+    constexpr int compare = kOrEqual ? _CMP_GE_OQ : _CMP_GT_OQ;
+    return _kortestz_mask8_u8(_mm512_cmp_pd_mask(a, b, compare), _mm512_cmp_pd_mask(c, d, compare)) == 0;
+  }
   static unsigned differs(const std::int32_t* p, std::int32_t id) {
     return _mm256_cmpneq_epi32_mask(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_set1_epi32(id));
   }

@@ -91,6 +91,7 @@ struct Simd {
   static void fence() {}
   static V fma(V a, V b, V c) { return a * b + c; }
   static V max(V a, V b) { return a > b ? a : b; }
+  static V min(V a, V b) { return a < b ? a : b; }
   static V abs(V a) { return a < 0 ? -a : a; }
   static V sign(V a) { return __builtin_convertvector((a < 0) - (a > 0), V); }
   static V sqrt(V v) {
@@ -104,10 +105,25 @@ struct Simd {
       for (int i = 0; i < half; ++i) v[i] += v[i + half];
     return v[0];
   }
+  static void transpose(V (&rows)[lanes]) {
+    for (int i = 0; i < lanes; ++i)
+      for (int j = 0; j < i; ++j) {
+        const T other = rows[i][j];
+        rows[i][j] = rows[j][i];
+        rows[j][i] = other;
+      }
+  }
+  // Lanes where a is above b; with kOrEqual, not below it.
+  template <bool kOrEqual = false>
   static unsigned greater(V a, V b) {
     unsigned bits = 0;
-    for (int i = 0; i < lanes; ++i) bits |= static_cast<unsigned>(a[i] > b[i]) << i;
+    for (int i = 0; i < lanes; ++i) bits |= static_cast<unsigned>(kOrEqual ? a[i] >= b[i] : a[i] > b[i]) << i;
     return bits;
+  }
+  // Whether there is such a lane in either pair.
+  template <bool kOrEqual>
+  static bool any_greater(V a, V b, V c, V d) {
+    return (greater<kOrEqual>(a, b) | greater<kOrEqual>(c, d)) != 0;
   }
   static unsigned differs(const std::int32_t* p, std::int32_t id) {
     unsigned bits = 0;

@@ -94,40 +94,26 @@ __attribute__((noinline)) void tile(const T* a, const T* b, const T* weight, int
   }
 }
 
-// Uninitialised scratch, aligned to a cache line.
-template <class T>
-class Buffer {
- public:
-  explicit Buffer(int64_t count) : data_(static_cast<T*>(::operator new(static_cast<std::size_t>(count) * sizeof(T) + 64, kAlign))) {}
-  ~Buffer() { ::operator delete(data_, kAlign); }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  T* get() const { return data_; }
-  T& operator[](int64_t i) const { return data_[i]; }
-
- private:
-  static constexpr std::align_val_t kAlign{64};
-  T* data_;
-};
-
-inline int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
-
-// Packs rows begin..end-1 of x (through `order` if given) in units of `width` rows, k-major, zero past the end.
+// Packs rows begin..end-1 of x (through `order` if given) in units of `width` rows, k-major, zero past the end: blocks of a vector's
+// lanes squared, transposed in registers.
 template <class T, class S>
 inline void pack(const S* x, const int64_t* order, int64_t begin, int64_t end, int64_t depth, int width, T* out) {
-  constexpr int L = Simd<T>::lanes;
+  using L = Simd<T>;
   for (int64_t unit = begin; unit < end; unit += width, out += depth * width) {
-    const int filled = static_cast<int>(std::min<int64_t>(width, end - unit));
-    if (filled < width) std::memset(out, 0, static_cast<std::size_t>(depth * width) * sizeof(T));
-    for_lanes<T>(depth, [&](int64_t k, int n) {
-      for (int r = 0; r < filled; ++r) {
-        const int64_t row = order != nullptr ? order[unit + r] : unit + r;
-        alignas(64) T lanes[L];
-        Simd<T>::store(lanes, load_lanes<T>(x + row * depth, k, n));
-        T* to = out + k * width + r;
-        for (int i = 0; i < n; ++i) to[i * width] = lanes[i];
-      }
-    });
+    for (int r = 0; r < width; r += L::lanes) {
+      const int stored = std::min(width - r, L::lanes), filled = static_cast<int>(std::min<int64_t>(stored, end - unit - r));
+      const S* row[L::lanes];
+      for (int i = 0; i < filled; ++i) row[i] = x + (order != nullptr ? order[unit + r + i] : unit + r + i) * depth;
+      for_lanes<T>(depth, [&](int64_t k, int n) {
+        typename L::V block[L::lanes];
+#pragma GCC unroll 16
+        for (int i = 0; i < L::lanes; ++i) block[i] = i < filled ? load_lanes<T>(row[i], k, n) : L::zero();
+        L::transpose(block);
+#pragma GCC unroll 16
+        for (int i = 0; i < L::lanes; ++i)
+          if (i < n) store_lanes<T>(out + (k + i) * width, r, stored, block[i]);
+      });
+    }
   }
 }
 
