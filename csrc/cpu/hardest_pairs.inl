@@ -15,19 +15,21 @@
 // Best negative of each row so far.
 template <class T>
 struct Best {
-  explicit Best(int64_t rows) : value(rows), index(rows) {
+  using Int = typename Simd<T>::Int;
+  explicit Best(int64_t rows) : value(rows), index(rows) { clear(rows); }
+  void clear(int64_t rows) {
     std::fill(value.get(), value.get() + rows, -std::numeric_limits<T>::infinity());
-    std::fill(index.get(), index.get() + rows, int32_t(-1));
+    std::fill(index.get(), index.get() + rows, Int(-1));
   }
-  Buffer<T> value;
-  Buffer<int32_t> index;
-
-  void merge(int64_t row, T v, int32_t i) {
+  void merge(int64_t row, T v, Int i) {
     if (i >= 0 && (v > value[row] || (v == value[row] && i < index[row]) || index[row] < 0)) {
       value[row] = v;
       index[row] = i;
     }
   }
+
+  Buffer<T> value;
+  Buffer<Int> index;
 };
 
 // One side of the product: rows packed for it, half squared norms subtracted from every score (NaN past the end: never a winner), classes.
@@ -36,7 +38,7 @@ struct MiningSide {
   MiningSide(int64_t rows, int64_t depth, int width) : padded(round_up(rows, width)), packed(padded * depth), offset(padded), id(padded) {}
   int64_t padded;
   Buffer<T> packed, offset;
-  Buffer<int32_t> id;
+  Buffer<typename Simd<T>::Int> id;
 };
 
 template <class S>
@@ -58,66 +60,50 @@ inline void fill_side(const HardestPairs& p, const S* rows, int64_t count, const
   }
 }
 
-// How the tiles of a task stand to the triangle of pairs. The scores of a tile above the diagonal serve its rows and its columns;
-// candidates of a row come in ascending order, so a strict compare keeps the lowest index. On the diagonal they come in any order: equal
-// scores are looked at too.
+// How a tile stands to the triangle of pairs. Above the diagonal its scores serve rows and columns alike; candidates of a row then come in
+// ascending order, so a strict compare keeps the lowest index. On the diagonal they come in any order and ties are told apart.
 enum class Part { kRows, kAbove, kDiagonal };
+template <Part P>
+using PartConstant = std::integral_constant<Part, P>;
 
-template <Part P, class T>
-inline bool wins(T score, int32_t index, T best, int32_t best_index) {
-  if constexpr (P == Part::kDiagonal)
-    return score > best || (score == best && index < best_index);
-  else
-    return score > best;
-}
-
-// What a vector of scores changes: the best of its row and the bests of its columns.
-template <Part P, class T>
-inline void take(typename Simd<T>::V score, const MiningSide<T>& y, int32_t id, int64_t row, int64_t first, Best<T>& best) {
-  using L = Simd<T>;
-  constexpr bool kEqualToo = P == Part::kDiagonal;
-  unsigned by_row = L::template greater<kEqualToo>(score, L::set1(best.value[row])), by_column = 0;
-  if constexpr (P != Part::kRows) by_column = L::template greater<kEqualToo>(score, L::load(best.value.get() + first));
-  if ((by_row | by_column) == 0) return;
-  const unsigned other = L::differs(y.id.get() + first, id);
-  alignas(64) T values[L::lanes];
-  L::store(values, score);
-  for (by_row &= other; by_row != 0; by_row &= by_row - 1) {
-    const int lane = __builtin_ctz(by_row);
-    const auto column = static_cast<int32_t>(first + lane);
-    if (!wins<P>(values[lane], column, best.value[row], best.index[row])) continue;
-    best.value[row] = values[lane];
-    best.index[row] = column;
-  }
-  for (by_column &= other; by_column != 0; by_column &= by_column - 1) {
-    const int lane = __builtin_ctz(by_column);
-    const int64_t column = first + lane;
-    if (!wins<P>(values[lane], static_cast<int32_t>(row), best.value[column], best.index[column])) continue;
-    best.value[column] = values[lane];
-    best.index[column] = static_cast<int32_t>(row);
-  }
-}
-
+// Without branches: row_value and row_index hold the best of each row lane by lane, `columns` that of each column.
 template <class Form, Part P, class T>
 inline __attribute__((always_inline)) void mine_tile(const MiningSide<T>& x, const MiningSide<T>& y, int64_t i, int64_t j, int64_t depth,
-                                                     const T* weight, Best<T>& best) {
+                                                     const T* weight, T* row_value, typename Simd<T>::Int* row_index, Best<T>& columns) {
   using L = Simd<T>;
+  using Int = typename L::Int;
   Scores<Form, T> scores;
   tile<Form, T>(x.packed.get() + i * depth, y.packed.get() + j * depth, weight, depth, scores);
-  const auto offset0 = L::load(y.offset.get() + j), offset1 = L::load(y.offset.get() + j + L::lanes);
+  typename L::V offset[2], column_value[2];
+  typename L::VI number[2], column_index[2];
+  for (int v = 0; v < 2; ++v) {
+    const int64_t first = j + v * L::lanes;
+    offset[v] = L::load(y.offset.get() + first);
+    number[v] = L::from(static_cast<Int>(first));
+    if constexpr (P != Part::kRows) {
+      column_value[v] = L::load(columns.value.get() + first);
+      column_index[v] = L::load(columns.index.get() + first);
+    }
+  }
 #pragma GCC unroll 16
   for (int r = 0; r < Form::rows; ++r) {
-    const int64_t row = i + r;
-    const auto own = L::set1(x.offset[row]), bar = L::set1(best.value[row]);
-    const auto score0 = scores[r][0] + (own + offset0), score1 = scores[r][1] + (own + offset1);
-    auto low0 = bar, low1 = bar;  // what a score must beat: the lower of its row's best and its column's
-    if constexpr (P != Part::kRows) {
-      low0 = L::min(bar, L::load(best.value.get() + j));
-      low1 = L::min(bar, L::load(best.value.get() + j + L::lanes));
+    const auto own = L::set1(x.offset[i + r]);
+    const auto row = L::set1(static_cast<Int>(i + r));
+    auto value = L::load(row_value + r * L::lanes);
+    auto index = L::load(row_index + r * L::lanes);
+    for (int v = 0; v < 2; ++v) {
+      const auto score = scores[r][v] + (own + offset[v]);
+      const auto other = L::differs(y.id.get() + j + v * L::lanes, x.id[i + r]);
+      L::template keep_larger<P == Part::kDiagonal>(other, score, number[v], value, index);
+      if constexpr (P != Part::kRows) L::template keep_larger<P == Part::kDiagonal>(other, score, row, column_value[v], column_index[v]);
     }
-    if (__builtin_expect(L::template any_greater<P == Part::kDiagonal>(score0, low0, score1, low1), 0)) {
-      take<P>(score0, y, x.id[row], row, j, best);
-      take<P>(score1, y, x.id[row], row, j + L::lanes, best);
+    L::store(row_value + r * L::lanes, value);
+    L::store(row_index + r * L::lanes, index);
+  }
+  if constexpr (P != Part::kRows) {
+    for (int v = 0; v < 2; ++v) {
+      L::store(columns.value.get() + j + v * L::lanes, column_value[v]);
+      L::store(columns.index.get() + j + v * L::lanes, column_index[v]);
     }
   }
 }
@@ -135,21 +121,32 @@ void mine_negatives(const MiningSide<T>& x, const MiningSide<T>& y, bool symmetr
   const int team = static_cast<int>(std::min<int64_t>(threads, tasks));
   const int64_t rows = std::max(x.padded, symmetric ? y.padded : 0);
   std::unique_ptr<std::unique_ptr<Best<T>>[]> bests(new std::unique_ptr<Best<T>>[team]);
-  for (int t = 0; t < team; ++t) bests[t].reset(new Best<T>(rows));
+  std::unique_ptr<std::unique_ptr<LaneBest<T>>[]> lanes(new std::unique_ptr<LaneBest<T>>[team]);
+  for (int t = 0; t < team; ++t) {
+    bests[t].reset(new Best<T>(rows));
+    lanes[t].reset(new LaneBest<T>(row_step));
+  }
 #pragma omp parallel for schedule(monotonic : dynamic) num_threads(team) if (team > 1)
   for (int64_t task = 0; task < tasks; ++task) {
     Best<T>& mine = *bests[omp_get_thread_num()];
+    LaneBest<T>& row_best = *lanes[omp_get_thread_num()];
     const int64_t i0 = task / column_tasks * row_step, i1 = std::min(x.padded, i0 + row_step);
     const int64_t j0 = task % column_tasks * kMineColumns, j1 = std::min(y.padded, j0 + kMineColumns);
-    for (int64_t j = j0; j < j1; j += C) {
+    if (symmetric && j1 <= i0) continue;
+    row_best.clear(i1 - i0);
+    const auto visit = [&](auto part, int64_t i, int64_t j) {
+      mine_tile<Form, decltype(part)::value>(x, y, i, j, depth, weight, row_best.value(i - i0), row_best.index(i - i0), mine);
+    };
+    for (int64_t j = symmetric ? std::max(j0, i0) : j0; j < j1; j += C) {
       if (!symmetric) {
-        for (int64_t i = i0; i < i1; i += R) mine_tile<Form, Part::kRows>(x, y, i, j, depth, weight, mine);
+        for (int64_t i = i0; i < i1; i += R) visit(PartConstant<Part::kRows>{}, i, j);
       } else if (j >= i1) {
-        for (int64_t i = i0; i < i1; i += R) mine_tile<Form, Part::kAbove>(x, y, i, j, depth, weight, mine);
+        for (int64_t i = i0; i < i1; i += R) visit(PartConstant<Part::kAbove>{}, i, j);
       } else {
-        for (int64_t i = i0; i < std::min(i1, j + C); i += R) mine_tile<Form, Part::kDiagonal>(x, y, i, j, depth, weight, mine);
+        for (int64_t i = i0; i < std::min(i1, j + C); i += R) visit(PartConstant<Part::kDiagonal>{}, i, j);
       }
     }
+    for (int64_t i = i0; i < std::min(i1, anchors); ++i) row_best.fold(i - i0, [&](T value, auto index) { mine.merge(i, value, index); });
   }
   for (int t = 0; t < team; ++t)
     for (int64_t i = 0; i < anchors; ++i) best.merge(i, bests[t]->value[i], bests[t]->index[i]);

@@ -24,6 +24,8 @@ void by_dtype(const P& p) {
 #include "rows.inl"
 #include "row_distance.inl"
 #include "tile.inl"
+#include "lane_best.inl"
+#include "top_k.inl"
 #include "sigmoid.inl"
 #include "l1_similarity.inl"
 #include "distance.inl"

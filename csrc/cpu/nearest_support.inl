@@ -69,37 +69,9 @@ struct PackSupportKernel {
 
 void pack_support(const PackSupport& p) { by_dtype<PackSupport, PackSupportKernel>(p); }
 
-// The k best of some rows, best first; index -1 where there are fewer.
+// Columns of a task, so that their numbers fit the lanes of a vector.
 template <class T>
-struct TopK {
-  TopK(int64_t rows, int64_t k) : k(k), score(rows * k), index(rows * k) {}
-  int64_t k;
-  Buffer<T> score;
-  Buffer<int64_t> index;
-
-  void clear(int64_t rows) {
-    std::fill(score.get(), score.get() + rows * k, -std::numeric_limits<T>::infinity());
-    std::fill(index.get(), index.get() + rows * k, int64_t(-1));
-  }
-  T threshold(int64_t row) const { return score[row * k + k - 1]; }
-  bool full(int64_t row) const { return index[row * k + k - 1] >= 0; }
-
-  // In order of score, then of index; a row that is not full takes anything.
-  void insert(int64_t row, T s, int64_t j) {
-    T* scores = score.get() + row * k;
-    int64_t* indices = index.get() + row * k;
-    const auto before = [&](int64_t at) { return indices[at] < 0 || scores[at] < s || (scores[at] == s && indices[at] > j); };
-    int64_t at = k;
-    for (; at > 0 && before(at - 1); --at) {
-      if (at == k) continue;
-      scores[at] = scores[at - 1];
-      indices[at] = indices[at - 1];
-    }
-    if (at == k) return;
-    scores[at] = s;
-    indices[at] = j;
-  }
-};
+constexpr int64_t kMostColumns = std::numeric_limits<typename Simd<T>::Int>::max() / 2;
 
 template <class Form, class S>
 struct LookUp {
@@ -122,22 +94,32 @@ struct LookUp {
         : tiles(split, depth), offsets(TaskScratch<Form, S>::panels_in_flight(depth) * kColumns<T>) {}
     TaskScratch<Form, S> tiles;
     Buffer<T> offsets;
-    std::unique_ptr<TopK<T>> best;
+    std::unique_ptr<LaneBest<T>> first;    // of a look-up of one neighbour
+    std::unique_ptr<RunningTopK<T>> best;  // of any other
   };
 
+  // One neighbour: the tile against the best so far of each lane.
+  static void take_first(const Scores<Form, T>& scores, const T* offsets, int64_t row, int64_t column, const LaneBest<T>& best) {
+    using Int = typename L::Int;
+    const typename L::V offset[2] = {L::load(offsets), L::load(offsets + L::lanes)};
+    const typename L::VI number[2] = {L::from(static_cast<Int>(column)), L::from(static_cast<Int>(column + L::lanes))};
+#pragma GCC unroll 16
+    for (int r = 0; r < Form::rows; ++r) {
+      auto value = L::load(best.value(row + r));
+      auto index = L::load(best.index(row + r));
+      for (int v = 0; v < 2; ++v) L::template keep_larger<false>(L::all(), scores[r][v] + offset[v], number[v], value, index);
+      L::store(best.value(row + r), value);
+      L::store(best.index(row + r), index);
+    }
+  }
+
   // Vectors of one tile that beat a row's k-th best.
-  void take(const Scores<Form, T>& scores, const T* offsets, int64_t row, int rows, int64_t j, TopK<T>& best) const {
-    for (int r = 0; r < rows; ++r) {
+  static void take(const Scores<Form, T>& scores, const T* offsets, int64_t row, int64_t column, RunningTopK<T>& best) {
+    for (int r = 0; r < Form::rows; ++r) {
       for (int v = 0; v < 2; ++v) {
         const auto score = scores[r][v] + L::load(offsets + v * L::lanes);
-        unsigned bits = L::greater(score, L::set1(best.threshold(row + r)));
-        if (__builtin_expect(bits == 0, 1)) continue;
-        alignas(64) T values[L::lanes];
-        L::store(values, score);
-        for (; bits != 0; bits &= bits - 1) {
-          const int lane = __builtin_ctz(bits);
-          if (values[lane] > best.threshold(row + r)) best.insert(row + r, values[lane], j + v * L::lanes + lane);
-        }
+        const unsigned bits = L::greater(score, L::set1(best.threshold(row + r)));
+        if (__builtin_expect(bits != 0, 0)) best.push(row + r, score, bits, static_cast<typename L::Int>(column + v * L::lanes));
       }
     }
   }
@@ -146,8 +128,8 @@ struct LookUp {
     const Range rows = split.rows(task, p.queries), columns = split.columns(task, p.supports);
     const Packed<T> packed = open_packed<T>(p);
     const Operands<S> operands = {q, s, p.depth, weight, nullptr, packed.panels};
-    TopK<T>& best = *scratch.best;
-    best.clear(rows.end - rows.begin);
+    const bool one = found.k == 1;
+    one ? scratch.first->clear(split.row_step) : scratch.best->clear(split.row_step);
     const T* offsets = nullptr;
     int64_t entered = 0;
     const auto enter = [&](int64_t begin, int64_t end) {
@@ -156,14 +138,15 @@ struct LookUp {
       entered = begin;
     };
     for_tiles<Form, S>(operands, rows, columns, scratch.tiles, enter, [&](int64_t i, int64_t j, auto& scores) {
-      take(scores, offsets + (j - entered), i - rows.begin, static_cast<int>(std::min<int64_t>(Form::rows, rows.end - i)), j, best);
+      const T* offset = offsets + (j - entered);
+      const int64_t row = i - rows.begin, column = j - columns.begin;
+      one ? take_first(scores, offset, row, column, *scratch.first) : take(scores, offset, row, column, *scratch.best);
     });
     omp_set_lock(&locks[task / split.column_tasks]);
-    for (int64_t i = rows.begin; i < rows.end; ++i)
-      for (int64_t n = 0; n < best.k; ++n) {
-        const int64_t at = (i - rows.begin) * best.k + n;
-        if (best.index[at] >= 0) found.insert(i, best.score[at], best.index[at]);
-      }
+    for (int64_t i = rows.begin; i < rows.end; ++i) {
+      const auto insert = [&](T score, int64_t column) { found.insert(i, score, columns.begin + column); };
+      one ? scratch.first->fold(i - rows.begin, insert) : scratch.best->each(i - rows.begin, insert);
+    }
     omp_unset_lock(&locks[task / split.column_tasks]);
   }
 
@@ -204,11 +187,17 @@ struct LookUp {
   }
 
   void search_all_tasks(TopK<T>& found) const {
-    const Split s = split<Form, T>(p.queries, p.supports, p.depth, p.threads);
+    const Split s = split<Form, T>(p.queries, p.supports, p.depth, p.threads, kMostColumns<T>);
     std::unique_ptr<omp_lock_t[]> locks(new omp_lock_t[s.row_tasks]);
     for (int64_t i = 0; i < s.row_tasks; ++i) omp_init_lock(&locks[i]);
     for_tasks<Scratch>(
-        s, p.depth, p.threads, [&](Scratch& scratch) { scratch.best.reset(new TopK<T>(std::min(s.row_step, p.queries), found.k)); },
+        s, p.depth, p.threads,
+        [&](Scratch& scratch) {
+          if (found.k == 1)
+            scratch.first.reset(new LaneBest<T>(s.row_step));
+          else
+            scratch.best.reset(new RunningTopK<T>(s.row_step, found.k));
+        },
         [&](int64_t task, Scratch& scratch) { search(s, task, scratch, found, locks.get()); });
     for (int64_t i = 0; i < s.row_tasks; ++i) omp_destroy_lock(&locks[i]);
   }

@@ -12,6 +12,9 @@ struct Simd;
 template <>
 struct Simd<float> {
   using V = __m256;
+  using Int = std::int32_t;
+  using VI = __m256i;
+  using Mask = __m256i;  // all bits of an allowed lane
   static constexpr int lanes = 8;
   static __m256i first(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
 
@@ -37,7 +40,6 @@ struct Simd<float> {
 
   static V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
   static V max(V a, V b) { return _mm256_max_ps(a, b); }
-  static V min(V a, V b) { return _mm256_min_ps(a, b); }
   static V abs(V a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
   static V sign(V a) {
     const V one = _mm256_or_ps(_mm256_and_ps(a, _mm256_set1_ps(-0.0f)), _mm256_set1_ps(1.0f));
@@ -76,20 +78,33 @@ struct Simd<float> {
     x = _mm_add_ps(x, _mm_movehl_ps(x, x));
     return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
   }
-  // Lanes where a is above b; with kOrEqual, not below it.
-  template <bool kOrEqual = false>
-  static unsigned greater(V a, V b) {
-    return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, kOrEqual ? _CMP_GE_OQ : _CMP_GT_OQ)));
+  static unsigned greater(V a, V b) { return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ))); }
+  static VI set1(Int x) { return _mm256_set1_epi32(x); }
+  static VI load(const Int* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+  static void store(Int* p, VI v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+  static VI from(Int first) { return _mm256_add_epi32(set1(first), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+  static Mask all() { return _mm256_set1_epi32(-1); }
+  static Mask differs(const Int* p, Int id) { return _mm256_xor_si256(_mm256_cmpeq_epi32(load(p), set1(id)), _mm256_set1_epi32(-1)); }
+  // Where `allowed`, a score above the best takes its place; with kTies, one that equals it and has a lower index too.
+  template <bool kTies>
+  static void keep_larger(Mask allowed, V score, VI index, V& best, VI& best_index) {
+    VI wins = _mm256_castps_si256(_mm256_cmp_ps(score, best, _CMP_GT_OQ));
+    if constexpr (kTies) {
+      const VI equal = _mm256_castps_si256(_mm256_cmp_ps(score, best, _CMP_EQ_OQ));
+      wins = _mm256_or_si256(wins, _mm256_and_si256(equal, _mm256_cmpgt_epi32(best_index, index)));
+    }
+    wins = _mm256_and_si256(wins, allowed);
+    best = _mm256_blendv_ps(best, score, _mm256_castsi256_ps(wins));
+    best_index = _mm256_blendv_epi8(best_index, index, wins);
   }
-  // Whether there is such a lane in either pair.
-  template <bool kOrEqual>
-  static bool any_greater(V a, V b, V c, V d) {
-    constexpr int compare = kOrEqual ? _CMP_GE_OQ : _CMP_GT_OQ;
-    return _mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(a, b, compare), _mm256_cmp_ps(c, d, compare))) != 0;
-  }
-  static unsigned differs(const std::int32_t* p, std::int32_t id) {
-    const __m256i equal = _mm256_cmpeq_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_set1_epi32(id));
-    return ~static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(equal))) & 0xffu;
+  // Puts s among sorted scores, after its equals; the last is dropped.
+  static void insert_sorted(V s, VI index, V& scores, VI& indices) {
+    const VI up = _mm256_setr_epi32(0, 0, 1, 2, 3, 4, 5, 6);
+    const VI here = _mm256_castps_si256(_mm256_cmp_ps(s, scores, _CMP_GT_OQ));
+    const VI after = _mm256_blend_epi32(_mm256_permutevar8x32_epi32(here, up), _mm256_setzero_si256(), 1);
+    const V moved = _mm256_permutevar8x32_ps(scores, up);
+    scores = _mm256_blendv_ps(_mm256_blendv_ps(scores, s, _mm256_castsi256_ps(here)), moved, _mm256_castsi256_ps(after));
+    indices = _mm256_blendv_epi8(_mm256_blendv_epi8(indices, index, here), _mm256_permutevar8x32_epi32(indices, up), after);
   }
 
  private:
@@ -123,6 +138,9 @@ struct Simd<float> {
 template <>
 struct Simd<double> {
   using V = __m256d;
+  using Int = std::int64_t;
+  using VI = __m256i;
+  using Mask = __m256i;
   static constexpr int lanes = 4;
   static __m256i first(int n) { return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3)); }
 
@@ -137,7 +155,6 @@ struct Simd<double> {
 
   static V fma(V a, V b, V c) { return _mm256_fmadd_pd(a, b, c); }
   static V max(V a, V b) { return _mm256_max_pd(a, b); }
-  static V min(V a, V b) { return _mm256_min_pd(a, b); }
   static V abs(V a) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), a); }
   static V sign(V a) {
     const V one = _mm256_or_pd(_mm256_and_pd(a, _mm256_set1_pd(-0.0)), _mm256_set1_pd(1.0));
@@ -160,19 +177,31 @@ struct Simd<double> {
     const __m128d x = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));
     return _mm_cvtsd_f64(_mm_add_sd(x, _mm_unpackhi_pd(x, x)));
   }
-  // Lanes where a is above b; with kOrEqual, not below it.
-  template <bool kOrEqual = false>
-  static unsigned greater(V a, V b) {
-    return static_cast<unsigned>(_mm256_movemask_pd(_mm256_cmp_pd(a, b, kOrEqual ? _CMP_GE_OQ : _CMP_GT_OQ)));
+  static unsigned greater(V a, V b) { return static_cast<unsigned>(_mm256_movemask_pd(_mm256_cmp_pd(a, b, _CMP_GT_OQ))); }
+  static VI set1(Int x) { return _mm256_set1_epi64x(x); }
+  static VI load(const Int* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+  static void store(Int* p, VI v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+  static VI from(Int first) { return _mm256_add_epi64(set1(first), _mm256_setr_epi64x(0, 1, 2, 3)); }
+  static Mask all() { return _mm256_set1_epi32(-1); }
+  static Mask differs(const Int* p, Int id) { return _mm256_xor_si256(_mm256_cmpeq_epi64(load(p), set1(id)), _mm256_set1_epi32(-1)); }
+  // Where `allowed`, a score above the best takes its place; with kTies, one that equals it and has a lower index too.
+  template <bool kTies>
+  static void keep_larger(Mask allowed, V score, VI index, V& best, VI& best_index) {
+    VI wins = _mm256_castpd_si256(_mm256_cmp_pd(score, best, _CMP_GT_OQ));
+    if constexpr (kTies) {
+      const VI equal = _mm256_castpd_si256(_mm256_cmp_pd(score, best, _CMP_EQ_OQ));
+      wins = _mm256_or_si256(wins, _mm256_and_si256(equal, _mm256_cmpgt_epi64(best_index, index)));
+    }
+    wins = _mm256_and_si256(wins, allowed);
+    best = _mm256_blendv_pd(best, score, _mm256_castsi256_pd(wins));
+    best_index = _mm256_blendv_epi8(best_index, index, wins);
   }
-  // Whether there is such a lane in either pair.
-  template <bool kOrEqual>
-  static bool any_greater(V a, V b, V c, V d) {
-    constexpr int compare = kOrEqual ? _CMP_GE_OQ : _CMP_GT_OQ;
-    return _mm256_movemask_pd(_mm256_or_pd(_mm256_cmp_pd(a, b, compare), _mm256_cmp_pd(c, d, compare))) != 0;
-  }
-  static unsigned differs(const std::int32_t* p, std::int32_t id) {
-    const __m128i equal = _mm_cmpeq_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)), _mm_set1_epi32(id));
-    return ~static_cast<unsigned>(_mm_movemask_ps(_mm_castsi128_ps(equal))) & 0xfu;
+  static void insert_sorted(V s, VI index, V& scores, VI& indices) {
+    constexpr int up = 0x90;  // lanes 0, 0, 1, 2
+    const VI here = _mm256_castpd_si256(_mm256_cmp_pd(s, scores, _CMP_GT_OQ));
+    const VI after = _mm256_blend_epi32(_mm256_permute4x64_epi64(here, up), _mm256_setzero_si256(), 3);
+    const V moved = _mm256_permute4x64_pd(scores, up);
+    scores = _mm256_blendv_pd(_mm256_blendv_pd(scores, s, _mm256_castsi256_pd(here)), moved, _mm256_castsi256_pd(after));
+    indices = _mm256_blendv_epi8(_mm256_blendv_epi8(indices, index, here), _mm256_permute4x64_epi64(indices, up), after);
   }
 };

@@ -14,6 +14,9 @@ struct Simd;
 template <>
 struct Simd<float> {
   using V = __m512;
+  using Int = std::int32_t;
+  using VI = __m512i;
+  using Mask = __mmask16;
   static constexpr int lanes = 16;
   static __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
 
@@ -41,7 +44,6 @@ struct Simd<float> {
 
   static V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
   static V max(V a, V b) { return _mm512_max_ps(a, b); }
-  static V min(V a, V b) { return _mm512_min_ps(a, b); }
   static V abs(V a) { return _mm512_abs_ps(a); }
   static V sign(V a) { return _mm512_fixupimm_ps(a, a, _mm512_set1_epi32(static_cast<int>(0xA9A9A888u)), 0); }
   static V sqrt(V v) { return _mm512_sqrt_ps(v); }
@@ -78,19 +80,32 @@ struct Simd<float> {
     for (int i = 0; i < lanes; ++i) rows[i] = t[i];
   }
   static float sum(V v) { return _mm512_reduce_add_ps(v); }
-  // Lanes where a is above b; with kOrEqual, not below it.
-  template <bool kOrEqual = false>
-  static unsigned greater(V a, V b) {
-    return _mm512_cmp_ps_mask(a, b, kOrEqual ? _CMP_GE_OQ : _CMP_GT_OQ);
+  static unsigned greater(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+  static VI set1(Int x) { return _mm512_set1_epi32(x); }
+  static VI load(const Int* p) { return _mm512_loadu_si512(p); }
+  static void store(Int* p, VI v) { _mm512_storeu_si512(p, v); }
+  static VI from(Int first) {
+    return _mm512_add_epi32(set1(first), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
   }
-  // Whether there is such a lane in either pair.
-  template <bool kOrEqual>
-  static bool any_greater(V a, V b, V c, V d) {
-    constexpr int compare = kOrEqual ? _CMP_GE_OQ : _CMP_GT_OQ;
-    return _kortestz_mask16_u8(_mm512_cmp_ps_mask(a, b, compare), _mm512_cmp_ps_mask(c, d, compare)) == 0;
+  static Mask all() { return static_cast<Mask>(-1); }
+  static Mask differs(const Int* p, Int id) { return _mm512_cmpneq_epi32_mask(load(p), set1(id)); }
+  // Where `allowed`, a score above the best takes its place; with kTies, one that equals it and has a lower index too.
+  template <bool kTies>
+  static void keep_larger(Mask allowed, V score, VI index, V& best, VI& best_index) {
+    Mask wins = _mm512_mask_cmp_ps_mask(allowed, score, best, _CMP_GT_OQ);
+    if constexpr (kTies) {
+      const Mask equal = _mm512_mask_cmp_ps_mask(allowed, score, best, _CMP_EQ_OQ);
+      wins = static_cast<Mask>(wins | _mm512_mask_cmplt_epi32_mask(equal, index, best_index));
+    }
+    best = _mm512_mask_mov_ps(best, wins, score);
+    best_index = _mm512_mask_mov_epi32(best_index, wins, index);
   }
-  static unsigned differs(const std::int32_t* p, std::int32_t id) {
-    return _mm512_cmpneq_epi32_mask(_mm512_loadu_si512(p), _mm512_set1_epi32(id));
+  // Puts s among sorted scores, after its equals; the last is dropped.
+  static void insert_sorted(V s, VI index, V& scores, VI& indices) {
+    const Mask here = _mm512_cmp_ps_mask(s, scores, _CMP_GT_OQ), after = static_cast<Mask>(here << 1);
+    const V moved = _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(scores), _mm512_castps_si512(scores), 15));
+    scores = _mm512_mask_mov_ps(_mm512_mask_mov_ps(scores, here, s), after, moved);
+    indices = _mm512_mask_mov_epi32(_mm512_mask_mov_epi32(indices, here, index), after, _mm512_alignr_epi32(indices, indices, 15));
   }
 
  private:
@@ -111,6 +126,9 @@ struct Simd<float> {
 template <>
 struct Simd<double> {
   using V = __m512d;
+  using Int = std::int64_t;
+  using VI = __m512i;
+  using Mask = __mmask8;
   static constexpr int lanes = 8;
   static __mmask8 first(int n) { return static_cast<__mmask8>((1u << n) - 1u); }
 
@@ -125,7 +143,6 @@ struct Simd<double> {
 
   static V fma(V a, V b, V c) { return _mm512_fmadd_pd(a, b, c); }
   static V max(V a, V b) { return _mm512_max_pd(a, b); }
-  static V min(V a, V b) { return _mm512_min_pd(a, b); }
   static V abs(V a) { return _mm512_abs_pd(a); }
   static V sign(V a) { return _mm512_fixupimm_pd(a, a, _mm512_set1_epi64(0xA9A9A888), 0); }
   static V sqrt(V v) { return _mm512_sqrt_pd(v); }
@@ -151,18 +168,29 @@ struct Simd<double> {
     }
   }
   static double sum(V v) { return _mm512_reduce_add_pd(v); }
-  // Lanes where a is above b; with kOrEqual, not below it.
-  template <bool kOrEqual = false>
-  static unsigned greater(V a, V b) {
-    return _mm512_cmp_pd_mask(a, b, kOrEqual ? _CMP_GE_OQ : _CMP_GT_OQ);
+  static unsigned greater(V a, V b) { return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ); }
+  static VI set1(Int x) { return _mm512_set1_epi64(x); }
+  static VI load(const Int* p) { return _mm512_loadu_si512(p); }
+  static void store(Int* p, VI v) { _mm512_storeu_si512(p, v); }
+  static VI from(Int first) { return _mm512_add_epi64(set1(first), _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7)); }
+  static Mask all() { return static_cast<Mask>(-1); }
+  static Mask differs(const Int* p, Int id) { return _mm512_cmpneq_epi64_mask(load(p), set1(id)); }
+  // Where `allowed`, a score above the best takes its place; with kTies, one that equals it and has a lower index too.
+  template <bool kTies>
+  static void keep_larger(Mask allowed, V score, VI index, V& best, VI& best_index) {
+    Mask wins = _mm512_mask_cmp_pd_mask(allowed, score, best, _CMP_GT_OQ);
+    if constexpr (kTies) {
+      const Mask equal = _mm512_mask_cmp_pd_mask(allowed, score, best, _CMP_EQ_OQ);
+      wins = static_cast<Mask>(wins | _mm512_mask_cmplt_epi64_mask(equal, index, best_index));
+    }
+    best = _mm512_mask_mov_pd(best, wins, score);
+    best_index = _mm512_mask_mov_epi64(best_index, wins, index);
   }
-  // Whether there is such a lane in either pair.
-  template <bool kOrEqual>
-  static bool any_greater(V a, V b, V c, V d) {
-    constexpr int compare = kOrEqual ? _CMP_GE_OQ : _CMP_GT_OQ;
-    return _kortestz_mask8_u8(_mm512_cmp_pd_mask(a, b, compare), _mm512_cmp_pd_mask(c, d, compare)) == 0;
-  }
-  static unsigned differs(const std::int32_t* p, std::int32_t id) {
-    return _mm256_cmpneq_epi32_mask(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_set1_epi32(id));
+  // Puts s among sorted scores, after its equals; the last is dropped.
+  static void insert_sorted(V s, VI index, V& scores, VI& indices) {
+    const Mask here = _mm512_cmp_pd_mask(s, scores, _CMP_GT_OQ), after = static_cast<Mask>(here << 1);
+    const V moved = _mm512_castsi512_pd(_mm512_alignr_epi64(_mm512_castpd_si512(scores), _mm512_castpd_si512(scores), 7));
+    scores = _mm512_mask_mov_pd(_mm512_mask_mov_pd(scores, here, s), after, moved);
+    indices = _mm512_mask_mov_epi64(_mm512_mask_mov_epi64(indices, here, index), after, _mm512_alignr_epi64(indices, indices, 7));
   }
 };

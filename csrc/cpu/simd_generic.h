@@ -60,6 +60,9 @@ inline void narrow(float x, BFloat* p) { *p = float_to_bfloat(x); }
 template <class T>
 struct Simd {
   typedef T V __attribute__((vector_size(kVectorBytes)));
+  using Int = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  typedef Int VI __attribute__((vector_size(kVectorBytes)));
+  using Mask = VI;  // all bits of an allowed lane
   static constexpr int lanes = kVectorBytes / sizeof(T);
 
   static V zero() { return V{}; }
@@ -91,7 +94,6 @@ struct Simd {
   static void fence() {}
   static V fma(V a, V b, V c) { return a * b + c; }
   static V max(V a, V b) { return a > b ? a : b; }
-  static V min(V a, V b) { return a < b ? a : b; }
   static V abs(V a) { return a < 0 ? -a : a; }
   static V sign(V a) { return __builtin_convertvector((a < 0) - (a > 0), V); }
   static V sqrt(V v) {
@@ -113,21 +115,44 @@ struct Simd {
         rows[j][i] = other;
       }
   }
-  // Lanes where a is above b; with kOrEqual, not below it.
-  template <bool kOrEqual = false>
   static unsigned greater(V a, V b) {
     unsigned bits = 0;
-    for (int i = 0; i < lanes; ++i) bits |= static_cast<unsigned>(kOrEqual ? a[i] >= b[i] : a[i] > b[i]) << i;
+    for (int i = 0; i < lanes; ++i) bits |= static_cast<unsigned>(a[i] > b[i]) << i;
     return bits;
   }
-  // Whether there is such a lane in either pair.
-  template <bool kOrEqual>
-  static bool any_greater(V a, V b, V c, V d) {
-    return (greater<kOrEqual>(a, b) | greater<kOrEqual>(c, d)) != 0;
+  static VI set1(Int x) { return VI{} + x; }
+  static VI load(const Int* p) {
+    VI v;
+    std::memcpy(&v, p, sizeof(v));
+    return v;
   }
-  static unsigned differs(const std::int32_t* p, std::int32_t id) {
-    unsigned bits = 0;
-    for (int i = 0; i < lanes; ++i) bits |= static_cast<unsigned>(p[i] != id) << i;
-    return bits;
+  static void store(Int* p, VI v) { std::memcpy(p, &v, sizeof(v)); }
+  static VI from(Int first) {
+    VI v;
+    for (int i = 0; i < lanes; ++i) v[i] = first + i;
+    return v;
+  }
+  static Mask all() { return Mask{} - 1; }
+  static Mask differs(const Int* p, Int id) { return load(p) != set1(id); }
+  // Where `allowed`, a score above the best takes its place; with kTies, one that equals it and has a lower index too.
+  template <bool kTies>
+  static void keep_larger(Mask allowed, V score, VI index, V& best, VI& best_index) {
+    Mask wins = score > best;
+    if constexpr (kTies) wins |= (score == best) & (index < best_index);
+    wins &= allowed;
+    best = wins ? score : best;
+    best_index = wins ? index : best_index;
+  }
+  // Puts s among sorted scores, after its equals; the last is dropped.
+  static void insert_sorted(V s, VI index, V& scores, VI& indices) {
+    int at = lanes;
+    for (; at > 0 && s[0] > scores[at - 1]; --at) {
+      if (at == lanes) continue;
+      scores[at] = scores[at - 1];
+      indices[at] = indices[at - 1];
+    }
+    if (at == lanes) return;
+    scores[at] = s[0];
+    indices[at] = index[0];
   }
 };

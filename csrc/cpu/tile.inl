@@ -133,14 +133,14 @@ struct Split {
 };
 
 template <class Form, class T>
-inline Split split(int64_t rows, int64_t columns, int64_t depth, int threads) {
+inline Split split(int64_t rows, int64_t columns, int64_t depth, int threads, int64_t most_columns = std::numeric_limits<int64_t>::max()) {
   const int64_t row_bytes = depth * static_cast<int64_t>(sizeof(T));
   Split s;
   s.row_step = round_up(std::max<int64_t>(kGroupBytes / row_bytes, 96), Form::rows);
   s.row_tasks = std::max<int64_t>((rows + s.row_step - 1) / s.row_step, 1);
   const int64_t wanted = threads == 1 ? 1 : 4 * threads;
   const int64_t parts = std::max<int64_t>((wanted + s.row_tasks - 1) / s.row_tasks, 1);
-  s.column_step = round_up(std::max<int64_t>((columns + parts - 1) / parts, 512), kColumns<T>);
+  s.column_step = round_up(std::clamp<int64_t>((columns + parts - 1) / parts, 512, most_columns), kColumns<T>);
   s.column_tasks = std::max<int64_t>((columns + s.column_step - 1) / s.column_step, 1);
   if (s.row_tasks * s.column_tasks < wanted && rows > 96) {
     const int64_t pieces = (wanted + s.column_tasks - 1) / s.column_tasks;
