@@ -32,46 +32,78 @@ struct ClassReduction {
   const ClassScores& p;
   const SortedSupports& supports;
   const T* weight;
-  T scale, offset;  // score = scale * sum + offset
+  T scale;  // score = scale * sum + row_offset + column_offset
   const T *row_offset, *column_offset;
 
-  // Folds one row of a tile into the scores of its classes.
-  void fold(const T* values, int64_t begin, int64_t end, T* out) const {
-    for (int64_t j = begin; j < end;) {
-      const int64_t c = supports.sorted[j];
-      const int64_t stop = std::min(end, supports.start[c + 1]);
-      T best = out[c], total = 0;
-      for (; j < stop; ++j) {
-        const T value = values[j - begin];
-        total += value;
-        if (value > best) best = value;
-      }
-      out[c] = p.mean ? out[c] + total : best;
+  T identity() const { return p.mean ? T(0) : -std::numeric_limits<T>::infinity(); }
+  typename L::V joined(typename L::V value, typename L::V so_far) const { return p.mean ? so_far + value : L::max(value, so_far); }
+  T joined(T value, T so_far) const { return p.mean ? so_far + value : value > so_far ? value : so_far; }
+
+  // Lanes first..first + count - 1 of a vector into the scores of their classes, one by one.
+  void join_lanes(const T* values, int64_t first, int64_t count, T* out) const {
+    for (int64_t n = 0; n < count; ++n) {
+      T& score = out[supports.sorted[first + n]];
+      score = joined(values[n], score);
     }
   }
 
+  // Adds what the lanes gathered of the class that ends before `column`.
+  void flush(T* lanes, int64_t column, T* out) const {
+    if (column == 0) return;
+    T& score = out[supports.sorted[column - 1]];
+    for (int lane = 0; lane < L::lanes; ++lane) score = joined(lanes[lane], score);
+    std::fill(lanes, lanes + L::lanes, identity());
+  }
+
+  // How a vector of columns stands to the classes.
+  struct Place {
+    int64_t first, count;
+    bool whole, opens;  // all lanes within one class; which begins here
+  };
+
+  Place place(int64_t first) const {
+    const int64_t count = std::min<int64_t>(L::lanes, p.supports - first), c = supports.sorted[first];
+    return {first, count, count == L::lanes && supports.sorted[first + count - 1] == c, first > 0 && supports.sorted[first - 1] != c};
+  }
+
+  // A vector within one class is joined lane by lane; the lanes are folded where the class ends.
+  void join(typename L::V value, const Place& at, T* lanes, T* out) const {
+    if (!at.whole || at.opens) flush(lanes, at.first, out);
+    if (at.whole) return L::store(lanes, joined(value, L::load(lanes)));
+    alignas(64) T values[L::lanes];
+    L::store(values, value);
+    join_lanes(values, at.first, at.count, out);
+  }
+
+  struct Scratch {
+    Scratch(const Split& split, int64_t depth) : tiles(split, depth), lanes(split.row_step * L::lanes) {}
+    TaskScratch<Form, S> tiles;
+    Buffer<T> lanes;  // of each row of the task
+  };
+
   void run() const {
-    constexpr int C = kColumns<T>;
     const Operands<S> operands = {static_cast<const S*>(p.q), static_cast<const S*>(p.s), p.depth, weight, supports.order.get(), nullptr};
-    Split s = split<Form, T>(p.queries, 1, p.depth, p.threads);  // rows only: a class's sum has one order of additions
-    s.column_step = p.supports;
-    s.column_tasks = 1;
-    T* scores = static_cast<T*>(p.scores);
-    const auto enter = [](int64_t, int64_t) {};
-    for_tasks<TaskScratch<Form, S>>(s, p.depth, p.threads, [&](int64_t task, TaskScratch<Form, S>& scratch) {
-      for_tiles<Form, S>(operands, s.rows(task, p.queries), {0, p.supports}, scratch, enter, [&](int64_t i, int64_t j, auto& sums) {
-        const int rows = static_cast<int>(std::min<int64_t>(Form::rows, p.queries - i));
-        for (int r = 0; r < rows; ++r) {
-          alignas(64) T values[C];
-          for (int v = 0; v < 2; ++v) {
-            const auto own = L::set1(offset + row_offset[i + r]) + L::load(column_offset + j + v * L::lanes);
-            auto value = L::fma(sums[r][v], L::set1(scale), own);
+    Split tasks = split<Form, T>(p.queries, 1, p.depth, p.threads);  // rows only: a class's sum has one order of additions
+    tasks.column_step = p.supports;
+    tasks.column_tasks = 1;
+    for_tasks<Scratch>(tasks, p.depth, p.threads, [&](int64_t task, Scratch& scratch) {
+      const Range rows = tasks.rows(task, p.queries);
+      T *lanes = scratch.lanes.get(), *scores = static_cast<T*>(p.scores);
+      std::fill(lanes, lanes + (rows.end - rows.begin) * L::lanes, identity());
+      const auto enter = [](int64_t, int64_t) {};
+      for_tiles<Form, S>(operands, rows, {0, p.supports}, scratch.tiles, enter, [&](int64_t i, int64_t j, auto& sums) {
+        const int64_t count = std::min<int64_t>(Form::rows, rows.end - i);
+        for (int v = 0; v < 2 && j + v * L::lanes < p.supports; ++v) {
+          const Place at = place(j + v * L::lanes);
+          const auto column = L::load(column_offset + at.first), factor = L::set1(scale);
+          for (int64_t r = 0; r < count; ++r) {
+            auto value = L::fma(sums[r][v], factor, L::set1(row_offset[i + r]) + column);
             if (p.metric == Metric::kEuclidean) value = L::zero() - L::sqrt(value);
-            L::store(values + v * L::lanes, value);
+            join(value, at, lanes + (i + r - rows.begin) * L::lanes, scores + (i + r) * p.classes);
           }
-          fold(values, j, std::min(j + C, p.supports), scores + (i + r) * p.classes);
         }
       });
+      for (int64_t i = rows.begin; i < rows.end; ++i) flush(lanes + (i - rows.begin) * L::lanes, p.supports, scores + i * p.classes);
     });
   }
 };
@@ -85,10 +117,10 @@ struct ClassScoresKernel {
     Buffer<T> rows(p.queries), columns(round_up(p.supports, kColumns<T>));
     const S *q = static_cast<const S*>(p.q), *s = static_cast<const S*>(p.s);
     const bool cosine = p.metric == Metric::kCosine;  // score = 1 - (|q-s|^2 + [q zero] + [s zero]) / 2
-    for (int64_t i = 0; i < p.queries; ++i) rows[i] = cosine ? T(-0.5) * is_zero_row(q + i * p.depth, p.depth) : T(0);
+    for (int64_t i = 0; i < p.queries; ++i) rows[i] = offset - (cosine ? T(0.5) * is_zero_row(q + i * p.depth, p.depth) : T(0));
     for (int64_t j = 0; j < p.supports; ++j) columns[j] = cosine ? T(-0.5) * is_zero_row(s + supports.order[j] * p.depth, p.depth) : T(0);
     for (int64_t j = p.supports; j < round_up(p.supports, kColumns<T>); ++j) columns[j] = 0;
-    ClassReduction<Form, S>{p, supports, weight, scale, offset, rows.get(), columns.get()}.run();
+    ClassReduction<Form, S>{p, supports, weight, scale, rows.get(), columns.get()}.run();
   }
 
   static void run(const ClassScores& p) {

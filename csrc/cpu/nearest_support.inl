@@ -6,7 +6,8 @@
 //
 // Limit: one fma an element (Koch and manhattan: three instructions); for one query, the bandwidth of the packed supports.
 
-// The packed supports: a header that tells the layout, panels of kColumns rows, k-major, then one offset a row, NaN past the end.
+// The packed supports: a header that tells the layout, panels of kColumns rows, k-major and in the type of the supports, then one offset a
+// row, NaN past the end.
 struct PackedHeader {
   int64_t columns, supports, depth;
   Metric metric;
@@ -15,9 +16,10 @@ struct PackedHeader {
 };
 static_assert(sizeof(PackedHeader) == 64, "the panels begin at a cache line");
 
-template <class T>
+template <class S>
 struct Packed {
-  const T *panels = nullptr, *offsets = nullptr;
+  const S* panels = nullptr;
+  const Compute<S>* offsets = nullptr;
 };
 
 template <class T>
@@ -26,14 +28,15 @@ inline int64_t packed_rows(int64_t supports) {
 }
 
 // The panels of a packed set, none if it was packed for another instruction set, metric or dtype: the rows are then packed on the way.
-template <class T>
-inline Packed<T> open_packed(const NearestSupport& p) {
+template <class S>
+inline Packed<S> open_packed(const NearestSupport& p) {
+  using T = Compute<S>;
   const auto* header = static_cast<const PackedHeader*>(p.packed);
   if (header == nullptr || header->columns != kColumns<T> || header->supports != p.supports || header->depth != p.depth ||
       header->metric != p.metric || header->dtype != p.dtype)
     return {};
-  const T* panels = reinterpret_cast<const T*>(header + 1);
-  return {panels, panels + packed_rows<T>(p.supports) * p.depth};
+  const S* panels = reinterpret_cast<const S*>(header + 1);
+  return {panels, reinterpret_cast<const T*>(panels + packed_rows<T>(p.supports) * p.depth)};
 }
 
 template <class S>
@@ -47,7 +50,8 @@ std::int64_t packed_bytes(const PackSupport& p) {
   std::int64_t bytes = 0;
   for_dtype(p.dtype, [&](auto storage) {
     using T = Compute<decltype(storage)>;
-    bytes = static_cast<int64_t>(sizeof(PackedHeader)) + packed_rows<T>(p.supports) * (p.depth + 1) * static_cast<int64_t>(sizeof(T));
+    const int64_t row_bytes = p.depth * static_cast<int64_t>(sizeof(storage)) + static_cast<int64_t>(sizeof(T));
+    bytes = static_cast<int64_t>(sizeof(PackedHeader)) + packed_rows<T>(p.supports) * row_bytes;
   });
   return bytes;
 }
@@ -59,7 +63,8 @@ struct PackSupportKernel {
     const S* s = static_cast<const S*>(p.s);
     auto* header = static_cast<PackedHeader*>(p.packed);
     *header = {kColumns<T>, p.supports, p.depth, p.metric, p.dtype, {}};
-    T *panels = reinterpret_cast<T*>(header + 1), *offsets = panels + packed_rows<T>(p.supports) * p.depth;
+    S* panels = reinterpret_cast<S*>(header + 1);
+    T* offsets = reinterpret_cast<T*>(panels + packed_rows<T>(p.supports) * p.depth);
     for_chunks(p.supports, p.threads, [&](int64_t, int64_t begin, int64_t end) {
       pack<T>(s, nullptr, begin, end, p.depth, kColumns<T>, panels + begin * p.depth);
       support_offsets(p.metric, s, p.depth, begin, end, offsets + begin);
@@ -99,12 +104,13 @@ struct LookUp {
   };
 
   // One neighbour: the tile against the best so far of each lane.
-  static void take_first(const Scores<Form, T>& scores, const T* offsets, int64_t row, int64_t column, const LaneBest<T>& best) {
+  template <int R>
+  static void take_first(const Block<T, R>& scores, const T* offsets, int64_t row, int64_t column, const LaneBest<T>& best) {
     using Int = typename L::Int;
     const typename L::V offset[2] = {L::load(offsets), L::load(offsets + L::lanes)};
     const typename L::VI number[2] = {L::from(static_cast<Int>(column)), L::from(static_cast<Int>(column + L::lanes))};
 #pragma GCC unroll 16
-    for (int r = 0; r < Form::rows; ++r) {
+    for (int r = 0; r < R; ++r) {
       auto value = L::load(best.value(row + r));
       auto index = L::load(best.index(row + r));
       for (int v = 0; v < 2; ++v) L::template keep_larger<false>(L::all(), scores[r][v] + offset[v], number[v], value, index);
@@ -114,8 +120,9 @@ struct LookUp {
   }
 
   // Vectors of one tile that beat a row's k-th best.
-  static void take(const Scores<Form, T>& scores, const T* offsets, int64_t row, int64_t column, RunningTopK<T>& best) {
-    for (int r = 0; r < Form::rows; ++r) {
+  template <int R>
+  static void take(const Block<T, R>& scores, const T* offsets, int64_t row, int64_t column, RunningTopK<T>& best) {
+    for (int r = 0; r < R; ++r) {
       for (int v = 0; v < 2; ++v) {
         const auto score = scores[r][v] + L::load(offsets + v * L::lanes);
         const unsigned bits = L::greater(score, L::set1(best.threshold(row + r)));
@@ -126,7 +133,7 @@ struct LookUp {
 
   void search(const Split& split, int64_t task, Scratch& scratch, TopK<T>& found, omp_lock_t* locks) const {
     const Range rows = split.rows(task, p.queries), columns = split.columns(task, p.supports);
-    const Packed<T> packed = open_packed<T>(p);
+    const Packed<S> packed = open_packed<S>(p);
     const Operands<S> operands = {q, s, p.depth, weight, nullptr, packed.panels};
     const bool one = found.k == 1;
     one ? scratch.first->clear(split.row_step) : scratch.best->clear(split.row_step);

@@ -10,7 +10,7 @@
 // Each (i, j) has its own accumulator and the same order over k whatever tile it falls in, so a score is the same bits in any batch. The
 // accumulator is folded every kFold terms: one running fp32 sum over D = 8192 loses two digits.
 
-constexpr int64_t kFold = 256;
+constexpr int64_t kFold = 128;
 
 template <class T>
 constexpr int kColumns = 2 * Simd<T>::lanes;
@@ -52,17 +52,28 @@ struct WeightedMax {
   }
 };
 
-template <class Form, class T>
-using Scores = typename Simd<T>::V[Form::rows][2];
+// A tile of one row is as fast as its panel arrives: the lines of one step over k, this far ahead.
+constexpr int64_t kPrefetchBytes = 4096;
 
+template <class P>
+inline void prefetch_panel(const P* panel, int64_t bytes) {
+  const char* line = reinterpret_cast<const char*>(panel) + bytes;
+  for (std::size_t i = 0; i < kColumns<Compute<P>> * sizeof(P); i += 64) __builtin_prefetch(line + i);
+}
+
+template <class T, int R>
+using Block = typename Simd<T>::V[R][2];
 template <class Form, class T>
-inline __attribute__((always_inline)) void accumulate(const T* a, const T* b, const T* weight, int64_t depth, Scores<Form, T>& out) {
+using Scores = Block<T, Form::rows>;
+
+template <class Form, class T, int R, class P>
+inline __attribute__((always_inline)) void accumulate(const T* a, const P* b, const T* weight, int64_t depth, Block<T, R>& out) {
   using L = Simd<T>;
-  constexpr int R = Form::rows;
-  Scores<Form, T> sum;  // a local that nothing can alias: the compiler keeps it in registers
+  Block<T, R> sum;  // a local that nothing can alias: the compiler keeps it in registers
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) sum[r][0] = sum[r][1] = L::zero();
   for (int64_t k = 0; k < depth; ++k) {
+    if constexpr (R == 1) prefetch_panel(b, kPrefetchBytes);
     const auto b0 = L::pin(L::load(b)), b1 = L::pin(L::load(b + L::lanes));
     const auto w = Form::weighted ? L::set1(weight[k]) : L::zero();
 #pragma GCC unroll 16
@@ -81,23 +92,23 @@ inline __attribute__((always_inline)) void accumulate(const T* a, const T* b, co
   }
 }
 
-// The scores of one tile: group `a` against panel `b`. One function for each form and type, never inlined: the call and the 2 R vectors
-// through L1 cost about one percent at D = 128, a copy in every caller would triple the compile time.
-template <class Form, class T>
-__attribute__((noinline)) void tile(const T* a, const T* b, const T* weight, int64_t depth, Scores<Form, T>& total) {
-  accumulate<Form, T>(a, b, weight, std::min(depth, kFold), total);
+// The scores of one tile: group `a` of R rows against panel `b`, which may be of a storage type. One function for each form and type, never
+// inlined: the call and the 2 R vectors through L1 cost about one percent at D = 128, a copy in every caller would triple the compile time.
+template <class Form, class T, int R = Form::rows, class P = T>
+__attribute__((noinline)) void tile(const T* a, const P* b, const T* weight, int64_t depth, Block<T, R>& total) {
+  accumulate<Form, T, R>(a, b, weight, std::min(depth, kFold), total);
   for (int64_t k = kFold; k < depth; k += kFold) {
-    Scores<Form, T> sum;
-    accumulate<Form, T>(a + k * Form::rows, b + k * kColumns<T>, weight + (Form::weighted ? k : 0), std::min(depth - k, kFold), sum);
-    for (int r = 0; r < Form::rows; ++r)
+    Block<T, R> sum;
+    accumulate<Form, T, R>(a + k * R, b + k * kColumns<T>, weight + (Form::weighted ? k : 0), std::min(depth - k, kFold), sum);
+    for (int r = 0; r < R; ++r)
       for (int v = 0; v < 2; ++v) total[r][v] += sum[r][v];
   }
 }
 
 // Packs rows begin..end-1 of x (through `order` if given) in units of `width` rows, k-major, zero past the end: blocks of a vector's
 // lanes squared, transposed in registers.
-template <class T, class S>
-inline void pack(const S* x, const int64_t* order, int64_t begin, int64_t end, int64_t depth, int width, T* out) {
+template <class T, class S, class P>
+inline void pack(const S* x, const int64_t* order, int64_t begin, int64_t end, int64_t depth, int width, P* out) {
   using L = Simd<T>;
   for (int64_t unit = begin; unit < end; unit += width, out += depth * width) {
     for (int r = 0; r < width; r += L::lanes) {
@@ -115,6 +126,12 @@ inline void pack(const S* x, const int64_t* order, int64_t begin, int64_t end, i
       });
     }
   }
+}
+
+// Elements of a storage type in the type of arithmetic.
+template <class T, class S>
+inline void widen_row(const S* from, int64_t count, T* to) {
+  for_lanes<T>(count, [&](int64_t k, int n) { store_lanes<T>(to, k, n, load_lanes<T>(from, k, n)); });
 }
 
 // Rows and columns that one task covers, and how tasks share a matrix of scores. Blocking follows size and threads; arithmetic never does.
@@ -195,30 +212,48 @@ struct Operands {
   int64_t depth;
   const T* weight;
   const int64_t* order;  // of the columns, or null
-  const T* packed;       // panels of all columns, or null: packed on the way
+  const S* packed;       // panels of all columns, or null: packed on the way
 };
 
-// Every tile of rows x columns: visit(first row, first column, scores). For one row, columns come in ascending order.
-// enter(begin, end) is called before the first tile of each block of columns in flight.
+// A task of so few rows reads packed panels once, as they are: a tile of one row is then faster than one that is nearly empty.
+constexpr int64_t kFewRows = 2;
+
+// Every tile of rows x columns: visit(first row, first column, scores), where scores is a Block of some rows. For one row, columns come in
+// ascending order. enter(begin, end) is called before the first tile of each block of columns in flight.
 template <class Form, class S, class Enter, class Visit>
 inline void for_tiles(const Operands<S>& o, Range rows, Range columns, TaskScratch<Form, S>& scratch, Enter&& enter, Visit&& visit) {
   using T = Compute<S>;
-  constexpr int R = Form::rows, C = kColumns<T>;
+  constexpr int C = kColumns<T>;
   const int64_t in_flight = TaskScratch<Form, S>::panels_in_flight(o.depth) * C;
-  pack<T>(o.x, nullptr, rows.begin, rows.end, o.depth, R, scratch.groups.get());
-  for (int64_t c = columns.begin; c < columns.end; c += in_flight) {
-    const int64_t stop = std::min(columns.end, c + in_flight);
-    const T* panels = o.packed != nullptr ? o.packed + c * o.depth : scratch.panels.get();
-    if (o.packed == nullptr) pack<T>(o.y, o.order, c, stop, o.depth, C, scratch.panels.get());
-    enter(c, stop);
+  const bool few = o.packed != nullptr && rows.end - rows.begin <= kFewRows;
+  pack<T>(o.x, nullptr, rows.begin, rows.end, o.depth, few ? 1 : Form::rows, scratch.groups.get());
+  const auto block = [&](auto row_count, const auto* panels, int64_t begin, int64_t end) {
+    constexpr int R = decltype(row_count)::value;
     for (int64_t i = rows.begin; i < rows.end; i += R) {
       const T* group = scratch.groups.get() + (i - rows.begin) * o.depth;
-      for (int64_t j = c; j < stop; j += C) {
-        Scores<Form, T> scores;
-        tile<Form, T>(group, panels + (j - c) * o.depth, o.weight, o.depth, scores);
+      for (int64_t j = begin; j < end; j += C) {
+        Block<T, R> scores;
+        tile<Form, T, R>(group, panels + (j - begin) * o.depth, o.weight, o.depth, scores);
         visit(i, j, scores);
       }
     }
+  };
+  for (int64_t c = columns.begin; c < columns.end; c += in_flight) {
+    const int64_t stop = std::min(columns.end, c + in_flight);
+    const S* packed = o.packed != nullptr ? o.packed + c * o.depth : nullptr;
+    enter(c, stop);
+    if (few) {
+      block(std::integral_constant<int, 1>{}, packed, c, stop);
+      continue;
+    }
+    const T* panels = scratch.panels.get();
+    if (packed == nullptr)
+      pack<T>(o.y, o.order, c, stop, o.depth, C, scratch.panels.get());
+    else if constexpr (std::is_same_v<S, T>)
+      panels = packed;
+    else
+      widen_row(packed, round_up(stop - c, C) * o.depth, scratch.panels.get());
+    block(std::integral_constant<int, Form::rows>{}, panels, c, stop);
   }
 }
 
