@@ -14,9 +14,9 @@ namespace siamese_fast {
 namespace {
 
 #if defined(__SANITIZE_ADDRESS__)
-constexpr std::size_t kKept = 0;  // the sanitizer sees the end of a block only once it is freed
+constexpr bool kKeeps = false;  // the sanitizer sees the end of a block only once it is freed
 #else
-constexpr std::size_t kKept = kKeptScratch;
+constexpr bool kKeeps = true;
 #endif
 constexpr std::size_t kSmall = 1 << 16, kLarge = 1 << 22;  // what malloc serves without the kernel's help; what huge pages pay for
 constexpr std::align_val_t kAlign{64};
@@ -29,10 +29,29 @@ struct alignas(64) Header {
 void* block_of(Header* header) { return header + 1; }
 Header* header_of(void* block) { return static_cast<Header*>(block) - 1; }
 
+// Advice on the whole pages of `size` bytes in a block.
+void advise(Header* header, std::uintptr_t size, int advice) noexcept {
+#if defined(__linux__)
+  const auto address = reinterpret_cast<std::uintptr_t>(header);
+  const std::uintptr_t first = (address + sizeof(Header) + size - 1) / size * size,
+                       last = (address + sizeof(Header) + header->bytes) / size * size;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, advice);
+#else
+  static_cast<void>(header), static_cast<void>(size), static_cast<void>(advice);
+#endif
+}
+
+#if defined(__linux__)
+constexpr int kUseHugePages = MADV_HUGEPAGE, kTakeWhenNeeded = MADV_FREE;
+#else
+constexpr int kUseHugePages = 0, kTakeWhenNeeded = 0;
+#endif
+constexpr std::uintptr_t kPage = 1 << 12, kHugePage = 1 << 21;
+
 Header* allocate(std::size_t bytes) {
-  void* memory = ::operator new(sizeof(Header) + bytes, kAlign);
-  if (bytes >= kLarge) use_huge_pages(memory, sizeof(Header) + bytes);
-  return new (memory) Header{bytes};
+  auto* header = new (::operator new(sizeof(Header) + bytes, kAlign)) Header{bytes};
+  if (bytes >= kLarge) advise(header, kHugePage, kUseHugePages);
+  return header;
 }
 
 void release(Header* header) noexcept { ::operator delete(header, kAlign); }
@@ -41,8 +60,27 @@ void release(Header* header) noexcept { ::operator delete(header, kAlign); }
 // which was forked at that moment does not wait for ever.
 class Pool {
  public:
-  // The smallest kept block that serves without wasting more than half of itself, or null.
-  Header* take(std::size_t bytes) {
+  explicit Pool(std::size_t most) : most_(kKeeps ? most : 0) {}
+
+  // The smallest kept block that serves without wasting more than half of itself, or a new one.
+  void* take(std::size_t bytes) {
+    Header* header = bytes < kSmall ? nullptr : find(bytes);
+    return block_of(header != nullptr ? header : allocate(bytes));
+  }
+
+  void give(Header* header) noexcept {
+    if (header->bytes < kSmall || !keep(header)) release(header);
+  }
+
+  std::size_t empty() noexcept {
+    const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+    const std::size_t bytes = lock.owns_lock() ? total_ : 0;
+    while (lock.owns_lock() && count_ > 0) release(remove(0));
+    return bytes;
+  }
+
+ private:
+  Header* find(std::size_t bytes) {
     const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
     if (!lock.owns_lock()) return nullptr;
     std::size_t best = count_;
@@ -52,18 +90,17 @@ class Pool {
   }
 
   // Whether the block is kept; older ones make room.
-  bool keep(Header* header) {
-    if (header->bytes > kKept) return false;
+  bool keep(Header* header) noexcept {
+    if (header->bytes > most_) return false;
     const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
     if (!lock.owns_lock()) return false;
-    while (count_ == kept_.size() || total_ + header->bytes > kKept) release(remove(0));
+    while (count_ == kept_.size() || total_ + header->bytes > most_) release(remove(0));
     kept_[count_++] = header;
     total_ += header->bytes;
     return true;
   }
 
- private:
-  Header* remove(std::size_t i) {
+  Header* remove(std::size_t i) noexcept {
     Header* header = kept_[i];
     std::copy(kept_.begin() + i + 1, kept_.begin() + count_, kept_.begin() + i);
     --count_;
@@ -73,35 +110,31 @@ class Pool {
 
   std::mutex mutex_;
   std::array<Header*, 64> kept_{};
-  std::size_t count_ = 0, total_ = 0;
+  std::size_t most_, count_ = 0, total_ = 0;
 };
 
-Pool& pool() {
-  static Pool* const pool = new Pool;  // never destroyed: a daemon thread may still compute while the process ends
+// Never destroyed: a daemon thread may still compute while the process ends.
+Pool& scratch() {
+  static Pool* const pool = new Pool(kKeptScratch);
+  return *pool;
+}
+
+Pool& outputs() {
+  static Pool* const pool = new Pool(kKeptOutputs);
   return *pool;
 }
 
 }  // namespace
 
-void* take_scratch(std::size_t bytes) {
-  Header* header = bytes < kSmall ? nullptr : pool().take(bytes);
-  return block_of(header != nullptr ? header : allocate(bytes));
+void* take_scratch(std::size_t bytes) { return scratch().take(bytes); }
+void give_scratch(void* block) noexcept { scratch().give(header_of(block)); }
+void* take_output(std::size_t bytes) { return outputs().take(bytes); }
+
+void give_output(void* block) noexcept {
+  advise(header_of(block), kPage, kTakeWhenNeeded);
+  outputs().give(header_of(block));
 }
 
-void give_scratch(void* block) noexcept {
-  Header* header = header_of(block);
-  if (header->bytes < kSmall || !pool().keep(header)) release(header);
-}
-
-void use_huge_pages(void* begin, std::size_t bytes) noexcept {
-#if defined(__linux__)
-  constexpr std::uintptr_t page = std::uintptr_t(1) << 21;
-  const auto address = reinterpret_cast<std::uintptr_t>(begin);
-  const std::uintptr_t first = (address + page - 1) / page * page, last = (address + bytes) / page * page;
-  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#else
-  static_cast<void>(begin), static_cast<void>(bytes);
-#endif
-}
+std::size_t release_kept_memory() noexcept { return scratch().empty() + outputs().empty(); }
 
 }  // namespace siamese_fast

@@ -19,6 +19,16 @@ T* at(Address address) {
 
 using Index = const std::int64_t;
 
+// The memory of a large tensor, kept for another one when the tensor is gone.
+struct Output {
+  explicit Output(std::size_t size) : bytes(size), data(take_output(size)) {}
+  ~Output() { give_output(data); }
+  Output(const Output&) = delete;
+  Output& operator=(const Output&) = delete;
+  std::size_t bytes;
+  void* data;
+};
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -28,7 +38,10 @@ PYBIND11_MODULE(_native, m) {
   m.def("instruction_set", [] { return std::string(kernels().name); });
   m.def("instruction_sets", &instruction_sets);
   m.def("use_instruction_set", &use_instruction_set);
-  m.def("use_huge_pages", [](Address begin, std::size_t bytes) { use_huge_pages(at(begin), bytes); });
+  py::class_<Output>(m, "Output", py::buffer_protocol()).def(py::init<std::size_t>()).def_buffer([](Output& o) {
+    return py::buffer_info(static_cast<std::uint8_t*>(o.data), static_cast<py::ssize_t>(o.bytes));
+  });
+  m.def("release_kept_memory", &release_kept_memory);
 
   m.def(
       "l1_similarity",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,6 +20,7 @@ __all__ = [
     "compute_dtype",
     "extension",
     "fresh",
+    "fresh_like",
     "operand",
     "receiver",
     "threads",
@@ -37,11 +41,20 @@ def address(value: Tensor | None) -> int:
     return 0 if value is None else value.data_ptr() or 1
 
 
-def fresh(value: Tensor) -> Tensor:
-    """A tensor just allocated, on huge pages if large: faults of small pages cost more than arithmetic."""
-    if value.nbytes >= LARGE:
-        extension.use_huge_pages(value.data_ptr(), value.nbytes)
-    return value
+def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """An uninitialised output. A large one takes memory that an earlier one left: page faults cost more than
+    arithmetic.
+    """
+    count = math.prod(shape)
+    if count * dtype.itemsize < LARGE:
+        return torch.empty(shape, dtype=dtype)
+    memory = torch.frombuffer(extension.Output(count * dtype.itemsize), dtype=dtype)
+    return torch.empty(0, dtype=dtype).set_(memory.untyped_storage(), 0, shape)
+
+
+def fresh_like(value: Tensor) -> Tensor:
+    """The same for an output of the shape and dtype of a contiguous tensor."""
+    return fresh(value.shape, value.dtype)
 
 
 def operand(name: str, value: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:

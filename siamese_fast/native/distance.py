@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from siamese_fast.native._call import DTYPE, METRIC, compute_dtype, extension, fresh, operand, threads
+from siamese_fast.native._call import DTYPE, METRIC, compute_dtype, extension, fresh_like, operand, threads
 
 
 def distance(x: Tensor, y: Tensor, metric: str) -> Tensor:
@@ -35,7 +34,7 @@ def distance_backward(
         operand("grad", grad, compute, (rows,)),
         operand("distances", distances, compute, (rows,)),
     )
-    grad_x, grad_y = fresh(torch.empty_like(x)), fresh(torch.empty_like(y))
+    grad_x, grad_y = fresh_like(x), fresh_like(y)
     extension.distance_backward(
         DTYPE[x.dtype],
         threads(),

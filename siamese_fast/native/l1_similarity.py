@@ -10,7 +10,7 @@ from siamese_fast.native._call import (
     REDUCTION,
     compute_dtype,
     extension,
-    fresh,
+    fresh_like,
     operand,
     receiver,
     threads,
@@ -42,7 +42,7 @@ def l1_similarity_backward(
     h1, h2, weight = _rows(h1, h2, weight)
     rows, depth = h1.shape
     grad = operand("grad", grad, weight.dtype, (rows,))
-    grad_h1, grad_h2 = fresh(torch.empty_like(h1)), fresh(torch.empty_like(h2))
+    grad_h1, grad_h2 = fresh_like(h1), fresh_like(h2)
     grad_weight, grad_bias = torch.empty_like(weight), weight.new_empty(())
     extension.l1_similarity_backward(
         DTYPE[h1.dtype],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from siamese_fast.native._call import (
@@ -11,6 +10,8 @@ from siamese_fast.native._call import (
     address,
     compute_dtype,
     extension,
+    fresh,
+    fresh_like,
     operand,
     receiver,
     threads,
@@ -49,7 +50,7 @@ def _gradients(
     x, y = x.contiguous(), operand("y", y, x.dtype, (y.shape[0], x.shape[1]))
     weight = None if weight is None else operand("weight", weight, compute, (x.shape[1],))
     distances = None if distances is None else operand("distances", distances, compute, shape)
-    grad_x, grad_y = torch.empty_like(x), torch.empty_like(y)
+    grad_x, grad_y = fresh_like(x), fresh_like(y)
     grad_weight = grad.new_empty(0 if weight is None else x.shape[1])
     grad_bias = grad.new_empty(())
     extension.matrix_backward(
@@ -73,7 +74,7 @@ def _gradients(
 
 
 def distance_matrix(x: Tensor, y: Tensor, metric: str) -> Tensor:
-    out = x.new_empty(x.shape[0], y.shape[0], dtype=compute_dtype(x.dtype))
+    out = fresh((x.shape[0], y.shape[0]), compute_dtype(x.dtype))
     _write(metric, True, x, y, None, None, out)
     return out
 
@@ -85,7 +86,7 @@ def distance_matrix_backward(
 
 
 def l1_similarity_matrix(q: Tensor, s: Tensor, weight: Tensor, bias: Tensor, exact: bool) -> Tensor:
-    out = weight.new_empty(q.shape[0], s.shape[0])
+    out = fresh((q.shape[0], s.shape[0]), weight.dtype)
     _write("koch", exact, q, s, weight, bias, out)
     return out
 

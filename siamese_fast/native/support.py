@@ -5,12 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from siamese_fast.native._call import DTYPE, METRIC, address, compute_dtype, extension, fresh, operand, threads
+from siamese_fast.native._call import (
+    DTYPE,
+    METRIC,
+    address,
+    compute_dtype,
+    extension,
+    fresh,
+    operand,
+    threads,
+)
 
 
 def pack_support(rows: Tensor, metric: str) -> Tensor:
     code, form = DTYPE[rows.dtype], METRIC[metric]
-    packed = fresh(torch.empty(extension.packed_bytes(code, form, *rows.shape), dtype=torch.uint8))
+    packed = fresh((extension.packed_bytes(code, form, *rows.shape),), torch.uint8)
     extension.pack_support(code, threads(), form, *rows.shape, rows.data_ptr(), packed.data_ptr())
     return packed
 

@@ -13,7 +13,7 @@ from siamese_fast.native._call import (
     address,
     compute_dtype,
     extension,
-    fresh,
+    fresh_like,
     operand,
     threads,
 )
@@ -60,8 +60,8 @@ def triplet_loss_backward(
     zero_positive: bool,
 ) -> tuple[Tensor, Tensor]:
     x, table, anchor, positive, negative = _indexed(x, ref, anchor, positive, negative)
-    grad_x = fresh(torch.empty_like(x))
-    grad_table = None if ref is None else fresh(torch.empty_like(table))
+    grad_x = fresh_like(x)
+    grad_table = None if ref is None else fresh_like(table)
     rows, index, grads = (x, table, table), (anchor, positive, negative), (grad_x, grad_table, None, None)
     _backward(grad, rows, index, positive.shape[0], d_ap, d_an, margin, metric, hinge, zero_positive, grads)
     return grad_x, x.new_empty(0) if grad_table is None else grad_table
@@ -79,7 +79,7 @@ def triplet_rows_loss_backward(
     hinge: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     rows = _matching(anchor, positive, negative)
-    grad_a, grad_p, grad_n = (fresh(torch.empty_like(row)) for row in rows)
+    grad_a, grad_p, grad_n = (fresh_like(row) for row in rows)
     grads = (grad_a, None, grad_p, grad_n)
     _backward(
         grad, rows, (None, None, None), anchor.shape[0], d_ap, d_an, margin, metric, hinge, False, grads
