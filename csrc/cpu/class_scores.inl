@@ -83,7 +83,10 @@ struct ClassReduction {
 
   void run() const {
     const Operands<S> operands = {static_cast<const S*>(p.q), static_cast<const S*>(p.s), p.depth, weight, supports.order.get(), nullptr};
-    Split tasks = split<Form, T>(p.queries, 1, p.depth, p.threads);  // rows only: a class's sum has one order of additions
+    // Rows only, since a class's sum has one order of additions; few tasks, since each packs the supports.
+    Split tasks = split<Form, T>(p.queries, 1, p.depth, 1);
+    tasks.row_step = std::min(tasks.row_step, round_up((p.queries + p.threads - 1) / p.threads, Form::rows));
+    tasks.row_tasks = (p.queries + tasks.row_step - 1) / tasks.row_step;
     tasks.column_step = p.supports;
     tasks.column_tasks = 1;
     for_tasks<Scratch>(tasks, p.depth, p.threads, [&](int64_t task, Scratch& scratch) {

@@ -153,13 +153,13 @@ void mine_negatives(const MiningSide<T>& x, const MiningSide<T>& y, bool symmetr
 }
 
 // What decides among positives and in the exact search: larger is farther, never NaN for comparable rows.
-template <Metric M, class S>
-inline Compute<S> exact_distance(const S* x, const S* y, int64_t depth) {
-  return row_distance<M == Metric::kEuclidean ? Metric::kSqEuclidean : M, S>(x, y, depth);
-}
+template <Metric M>
+constexpr Metric kExact = M == Metric::kEuclidean ? Metric::kSqEuclidean : M;
 
-// Members of a class whose pairs are visited once, by one thread; and how many such classes it takes at a time.
-constexpr int64_t kSmallClass = 256, kClassChunk = 16;
+// Members of a class whose pairs are visited once, by one thread, and how many such classes it takes at a time; of a larger class, anchors
+// that stay in the cache while all members pass by, kTogether at a time.
+constexpr int64_t kSmallClass = 64, kClassChunk = 16, kAnchors = 64;
+constexpr int kTogether = 4;
 
 template <Metric M, class S>
 struct Miner {
@@ -170,7 +170,7 @@ struct Miner {
 
   int64_t own(int64_t i) const { return p.self ? i : p.self_index != nullptr ? p.self_index[i] : -1; }
   int32_t class_of(int64_t i) const { return p.self ? classes.id[i] : classes.find(p.labels[i]); }
-  T distance_to(int64_t i, int64_t j) const { return exact_distance<M, S>(x + i * p.depth, ref + j * p.depth, p.depth); }
+  T distance_to(int64_t i, int64_t j) const { return row_distance<kExact<M>, S>(x + i * p.depth, ref + j * p.depth, p.depth); }
 
   // Keeps the first of the farthest: candidates come in ascending order.
   void offer(int64_t i, int64_t j, T d, T& farthest) const {
@@ -179,13 +179,19 @@ struct Miner {
     farthest = d;
   }
 
-  void positive(int64_t i) const {
-    const int32_t c = class_of(i);
-    T farthest = 0;
-    p.positive[i] = -1;
-    for (int64_t m = c < 0 ? 0 : classes.start[c]; c >= 0 && m < classes.start[c + 1]; ++m) {
-      const int64_t j = classes.member[m];
-      if (j != own(i)) offer(i, j, distance_to(i, j), farthest);
+  // Offers member[0..count) to anchors, which are rows of x.
+  void offer_members(const int64_t* anchors, int64_t anchor_count, const int64_t* member, int64_t count) const {
+    T farthest[kAnchors] = {};
+    for (int64_t m = 0; m < anchor_count; ++m) p.positive[anchors[m]] = -1;
+    for (int64_t n = 0; n < count; n += kTogether) {
+      const S* rows[kTogether];
+      for (int j = 0; j < kTogether; ++j) rows[j] = ref + member[std::min(n + j, count - 1)] * p.depth;
+      for (int64_t m = 0; m < anchor_count; ++m) {
+        T d[kTogether];
+        row_distances<kExact<M>>(x + anchors[m] * p.depth, rows, p.depth, d);
+        for (int64_t j = n; j < std::min(n + kTogether, count); ++j)
+          if (member[j] != own(anchors[m])) offer(anchors[m], member[j], d[j - n], farthest[m]);
+      }
     }
   }
 
@@ -202,9 +208,21 @@ struct Miner {
       }
   }
 
-  bool small(int64_t c) const { return p.self && classes.start[c + 1] - classes.start[c] <= kSmallClass; }
+  bool small(int64_t c) const { return classes.start[c + 1] - classes.start[c] <= kSmallClass; }
+
+  // Anchors anchors[0..count) of one class, a few at a time.
+  void positives_of(const int64_t* anchors, int64_t count, int32_t c) const {
+    const int64_t members = c < 0 ? 0 : classes.start[c + 1] - classes.start[c];
+    const int64_t* member = classes.member.get() + (c < 0 ? 0 : classes.start[c]);
+    for (int64_t m = 0; m < count; m += kAnchors) offer_members(anchors + m, std::min(kAnchors, count - m), member, members);
+  }
 
   void positives() const {
+    if (!p.self) {
+      return for_chunks(p.rows, p.threads, [&](int64_t, int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) positives_of(&i, 1, class_of(i));
+      });
+    }
     for_chunks(
         classes.count, p.threads,
         [&](int64_t, int64_t begin, int64_t end) {
@@ -212,10 +230,16 @@ struct Miner {
             if (small(c)) positives_within(c);
         },
         kClassChunk);
-    for_chunks(p.rows, p.threads, [&](int64_t, int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        if (const int32_t c = class_of(i); c < 0 || !small(c)) positive(i);
-    });
+    for_chunks(
+        p.rows, p.threads,
+        [&](int64_t, int64_t begin, int64_t end) {  // members in the order of their classes
+          for (int64_t stop; begin < end; begin = stop) {
+            const int32_t c = classes.id[classes.member[begin]];
+            stop = std::min(end, classes.start[c + 1]);
+            if (!small(c)) positives_of(classes.member.get() + begin, stop - begin, c);
+          }
+        },
+        kAnchors);
   }
 
   // The nearest row of another class by exact differences: for anchors that the product form could not serve.

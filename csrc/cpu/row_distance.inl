@@ -28,27 +28,39 @@ inline bool is_zero_row(const S* row, int64_t depth) {
   return k == depth || L::greater(L::abs(L::load(row + k, static_cast<int>(depth - k))), L::zero()) == 0;
 }
 
-template <Metric M, class S>
-inline Compute<S> row_distance(const S* x, const S* y, int64_t depth) {
+// The distances of one row to J others, which share its loads.
+template <Metric M, int J, class S>
+inline __attribute__((always_inline)) void row_distances(const S* x, const S* const (&y)[J], int64_t depth, Compute<S> (&out)[J]) {
   using T = Compute<S>;
   using L = Simd<T>;
-  const T sum = sum_over<T>(depth, [&](int64_t k, int n, auto total) {
-    const auto a = load_lanes<T>(x, k, n), b = load_lanes<T>(y, k, n);
-    if constexpr (M == Metric::kDot)
-      return L::fma(a, b, total);
-    else if constexpr (M == Metric::kManhattan)
-      return total + L::abs(a - b);
-    else
-      return L::fma(a - b, a - b, total);
-  });
-  if constexpr (M == Metric::kEuclidean)
-    return std::sqrt(sum);
-  else if constexpr (M == Metric::kDot)
-    return -sum;
-  else if constexpr (M == Metric::kCosine)
-    return T(0.5) * (sum + T(is_zero_row(x, depth)) + T(is_zero_row(y, depth)));
-  else
-    return sum;
+  sums_over<J>(
+      depth,
+      [&](int j, int64_t k, int n, typename L::V total) {
+        const auto a = load_lanes<T>(x, k, n), b = load_lanes<T>(y[j], k, n);
+        if constexpr (M == Metric::kDot)
+          return L::fma(a, b, total);
+        else if constexpr (M == Metric::kManhattan)
+          return total + L::abs(a - b);
+        else
+          return L::fma(a - b, a - b, total);
+      },
+      out);
+  for (int j = 0; j < J; ++j) {
+    if constexpr (M == Metric::kEuclidean)
+      out[j] = std::sqrt(out[j]);
+    else if constexpr (M == Metric::kDot)
+      out[j] = -out[j];
+    else if constexpr (M == Metric::kCosine)
+      out[j] = T(0.5) * (out[j] + T(is_zero_row(x, depth)) + T(is_zero_row(y[j], depth)));
+  }
+}
+
+template <Metric M, class S>
+inline Compute<S> row_distance(const S* x, const S* y, int64_t depth) {
+  const S* const other[1] = {y};
+  Compute<S> out[1];
+  row_distances<M>(x, other, depth, out);
+  return out[0];
 }
 
 // d distance / d own = distance_factor(distance) * distance_direction(own, other), for either of the two rows.

@@ -4,30 +4,42 @@
 // Rows a thread takes at a time, and the fixed length of partial sums across rows: never a function of the thread count.
 constexpr int64_t kRowChunk = 256;
 
-// sum_k term(k, n, sum): term adds the vector of elements k..k+n-1, lanes past n zero. Four accumulators hide the latency of the addition;
-// they are folded every kFoldVectors vectors, so that no running sum grows long.
+// out[j] = sum_k term(j, k, n, sum) for J sums at a time: term adds the vector of elements k..k+n-1, lanes past n zero. Four accumulators a
+// sum hide the latency of the addition; they are folded every kFoldVectors vectors, so that no running sum grows long. The order of
+// additions does not depend on J.
 constexpr int64_t kFoldVectors = 256;
+
+template <int J, class T, class F>
+inline __attribute__((always_inline)) void sums_over(int64_t depth, F&& term, T (&out)[J]) {
+  using S = Simd<T>;
+  constexpr int L = S::lanes;
+  typename S::V total[J];
+  for (int j = 0; j < J; ++j) total[j] = S::zero();
+  for (int64_t k = 0; k < depth;) {
+    const int64_t stop = std::min(depth, k + kFoldVectors * L);
+    typename S::V sum[J][4];
+    for (int j = 0; j < J; ++j)
+      for (int i = 0; i < 4; ++i) sum[j][i] = S::zero();
+    for (; k + 4 * L <= stop; k += 4 * L)
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i)
+#pragma GCC unroll 4
+        for (int j = 0; j < J; ++j) sum[j][i] = term(j, k + i * L, L, sum[j][i]);
+    for (; k + L <= stop; k += L)
+      for (int j = 0; j < J; ++j) sum[j][0] = term(j, k, L, sum[j][0]);
+    if (k < stop)
+      for (int j = 0; j < J; ++j) sum[j][1] = term(j, k, static_cast<int>(stop - k), sum[j][1]);
+    k = stop;
+    for (int j = 0; j < J; ++j) total[j] += (sum[j][0] + sum[j][1]) + (sum[j][2] + sum[j][3]);
+  }
+  for (int j = 0; j < J; ++j) out[j] = S::sum(total[j]);
+}
 
 template <class T, class F>
 inline T sum_over(int64_t depth, F&& term) {
-  using S = Simd<T>;
-  constexpr int L = S::lanes;
-  typename S::V total = S::zero();
-  for (int64_t k = 0; k < depth;) {
-    const int64_t stop = std::min(depth, k + kFoldVectors * L);
-    typename S::V a = S::zero(), b = S::zero(), c = S::zero(), d = S::zero();
-    for (; k + 4 * L <= stop; k += 4 * L) {
-      a = term(k, L, a);
-      b = term(k + L, L, b);
-      c = term(k + 2 * L, L, c);
-      d = term(k + 3 * L, L, d);
-    }
-    for (; k + L <= stop; k += L) a = term(k, L, a);
-    if (k < stop) b = term(k, static_cast<int>(stop - k), b);
-    k = stop;
-    total += (a + b) + (c + d);
-  }
-  return S::sum(total);
+  T out[1];
+  sums_over<1>(depth, [&](int, int64_t k, int n, typename Simd<T>::V sum) { return term(k, n, sum); }, out);
+  return out[0];
 }
 
 // Loads lanes k..k+n-1 of a row; n is a compile-time L on the main path once inlined.
