@@ -97,5 +97,14 @@ def use_instruction_set(name: str) -> Iterator[None]:
         _extension().use_instruction_set(before)
 
 
+def release_memory() -> int:
+    """Give the memory that operations keep for their next call back to the system; returns how many bytes.
+
+    On the CPU, scratch (64 MiB at most) and the memory of large results that are gone (1 GiB at most, which
+    the system may take back whenever it runs short) are kept: fresh memory costs more than most operations.
+    """
+    return int(_extension().release_kept_memory()) if _NATIVE else 0
+
+
 def _extension() -> Any:
     return importlib.import_module("siamese_fast._native")

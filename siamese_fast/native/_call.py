@@ -48,8 +48,7 @@ def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     count = math.prod(shape)
     if count * dtype.itemsize < LARGE:
         return torch.empty(shape, dtype=dtype)
-    memory = torch.frombuffer(extension.Output(count * dtype.itemsize), dtype=dtype)
-    return torch.empty(0, dtype=dtype).set_(memory.untyped_storage(), 0, shape)
+    return torch.frombuffer(extension.Output(count * dtype.itemsize), dtype=dtype).resize_(shape)
 
 
 def fresh_like(value: Tensor) -> Tensor:
