@@ -1,7 +1,8 @@
 // One-shot scores per class: the best or the mean score of a class's supports. Supports are packed sorted by class, so that a class is a
-// run of columns, reduced as soon as a tile of its scores exists; the score matrix is never written.
+// run of columns, reduced as soon as a tile of its scores exists; the score matrix is never written. Vectors within one class are joined
+// lane by lane (one instruction) and folded where the class ends; only the lanes of a vector that holds a border are joined one by one.
 //
-// Scores but the product's are sums over exact differences: two instructions an element for squares, three for the Koch head and
+// Limit: scores but the product's are sums over exact differences: two instructions an element for squares, three for the Koch head and
 // manhattan, one for dot.
 
 // Supports sorted by class (stable): support order[n] is the n-th; class c holds start[c] .. start[c + 1] - 1.

@@ -1,10 +1,12 @@
 // One-shot look-up: the k best supports of each query, the score matrix never written; see tile.inl for the tiles.
 //
-// euclidean: score = q.s - |s|^2 / 2, the query's own norm changes no order. A vector of scores is compared once with the row's k-th
-// best, and only a vector that beats it is looked at: about k ln(S / k) times a row. Supports arrive in ascending order within a task, so a
-// strict compare keeps the lowest index; tasks are merged by (score, index). At the end the k winners are scored by exact differences.
+// euclidean: score = q.s - |s|^2 / 2, the query's own norm changes no order. For one neighbour a vector of scores costs an add, a compare
+// and two blends into the best of each lane; for k, an add and a compare with the k-th best, and only a vector that beats it, about k ln(S
+// / k) times a row, is inserted. Supports arrive in ascending order within a task, so a strict compare keeps the lowest index; tasks are
+// merged by (score, index). At the end the k winners are scored by exact differences.
 //
-// Limit: one fma an element (Koch and manhattan: three instructions); for one query, the bandwidth of the packed supports.
+// Limit: one fma an element (Koch and manhattan: three instructions). One query or two: the bandwidth of the packed supports, which half
+// types halve: they stay in their own type and are widened in registers, or panel by panel where many queries share a panel.
 
 // The packed supports: a header that tells the layout, panels of kColumns rows, k-major and in the type of the supports, then one offset a
 // row, NaN past the end.
