@@ -1,4 +1,4 @@
-"""pytest-benchmark fronts over the rows of `siamese_fast.benchmarking.work`.
+"""pytest-benchmark fronts over the rows of `siamese_fast.benchmarking.rows`.
 
     python -m pytest benchmarks [-k nearest-S20] [--benchmark-json FILE]
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from siamese_fast.benchmarking import Limit, Plan, Settings, Work, measure_limits
+from siamese_fast.benchmarking import Limits, Plan, Settings, Work
 from siamese_fast.benchmarking.contender import stage_call
 from siamese_fast.benchmarking.machine import limit_threads
 from siamese_fast.benchmarking.suite import run_row
@@ -36,14 +36,12 @@ def settings(request: pytest.FixtureRequest) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def limits(settings: Settings) -> dict[str, Limit]:
-    return measure_limits()
+def limits(settings: Settings) -> Limits:
+    return Limits()
 
 
 @pytest.fixture
-def front(
-    request: pytest.FixtureRequest, benchmark: Any, settings: Settings, limits: dict[str, Limit]
-) -> Front:
+def front(request: pytest.FixtureRequest, benchmark: Any, settings: Settings, limits: Limits) -> Front:
     """Gate and measure a row with its peers, then let pytest-benchmark time ours."""
 
     def measure(work: Work) -> None:

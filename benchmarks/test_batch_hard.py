@@ -1,4 +1,4 @@
-"""The batch-hard triplet loss, forward and backward."""
+"""Batch-hard mining and its triplet loss."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from siamese_fast.benchmarking import Work, select
+from siamese_fast.benchmarking import Work
+from siamese_fast.benchmarking.rows import triplets
 
 
-@pytest.mark.parametrize("work", select("batch-hard", full=True), ids=lambda work: work.slug)
+@pytest.mark.parametrize("work", triplets.ROWS, ids=lambda work: work.slug)
 def test_batch_hard(work: Work, front: Callable[[Work], None]) -> None:
     front(work)

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from siamese_fast.benchmarking import Work, select
+from siamese_fast.benchmarking import Work
+from siamese_fast.benchmarking.rows import koch
 
 
-@pytest.mark.parametrize("work", select("koch", full=True), ids=lambda work: work.slug)
+@pytest.mark.parametrize("work", koch.ROWS, ids=lambda work: work.slug)
 def test_koch(work: Work, front: Callable[[Work], None]) -> None:
     front(work)

@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from siamese_fast.benchmarking import Work, select
+from siamese_fast.benchmarking import Work
+from siamese_fast.benchmarking.rows import lookup
 
 
-@pytest.mark.parametrize(
-    "work", [*select("nearest", full=True), *select("class", full=True)], ids=lambda work: work.slug
-)
+@pytest.mark.parametrize("work", lookup.ROWS, ids=lambda work: work.slug)
 def test_lookup(work: Work, front: Callable[[Work], None]) -> None:
     front(work)

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from siamese_fast.benchmarking import Work, select
+from siamese_fast.benchmarking import Work
+from siamese_fast.benchmarking.rows import pairs
 
 
-@pytest.mark.parametrize("work", select("pairs", full=True), ids=lambda work: work.slug)
+@pytest.mark.parametrize("work", pairs.ROWS, ids=lambda work: work.slug)
 def test_pairs(work: Work, front: Callable[[Work], None]) -> None:
     front(work)

@@ -272,4 +272,11 @@ PYBIND11_MODULE(_native, m) {
                                 at(scores)});
       },
       nogil);
+  m.def(
+      "probe",
+      [](int mix, int threads, std::int64_t count, std::int64_t streams, Address from, Address to) {
+        kernels().probe({Mix(mix), threads, count, streams, at(from), at(to)});
+      },
+      nogil);
+  m.def("probe_elements", [](int mix) { return kernels().probe_elements(Mix(mix)); });
 }

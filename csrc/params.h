@@ -148,4 +148,15 @@ struct ClassScores : Common {
   void* scores;
 };
 
+// One loop that measures a limit of the machine: `count` steps of a mix of instructions, or floats read or copied in `streams` streams.
+enum class Mix : int { kFma = 0, kAbs = 1, kMax = 2, kSign = 3, kRead = 4, kCopy = 5, kCopyPast = 6 };
+
+struct Probe {
+  Mix mix;
+  int threads;
+  std::int64_t count, streams;
+  const void* from;
+  void* to;
+};
+
 }  // namespace siamese_fast

@@ -26,6 +26,8 @@ struct Kernels {
   std::int64_t (*packed_bytes)(const PackSupport&);
   void (*pack_support)(const PackSupport&);
   void (*class_scores)(const ClassScores&);
+  void (*probe)(const Probe&);
+  std::int64_t (*probe_elements)(Mix);
 };
 
 extern const Kernels kScalarKernels;

@@ -37,6 +37,7 @@ void by_dtype(const P& p) {
 #include "hardest_pairs.inl"
 #include "nearest_support.inl"
 #include "class_scores.inl"
+#include "limits.inl"
 
 constexpr Kernels kernel_table(const char* name) {
   return {name,
@@ -54,5 +55,7 @@ constexpr Kernels kernel_table(const char* name) {
           nearest_support,
           packed_bytes,
           pack_support,
-          class_scores};
+          class_scores,
+          probe,
+          probe_elements};
 }

@@ -8,7 +8,12 @@ from typing import Any
 
 from siamese_fast.plots import CURVES, FAINT, INK, figure, save
 
-_COLORS = {"ours": CURVES[0], "published": CURVES[1], "constructed": FAINT}
+_COLORS = {"ours": CURVES[0], "published": CURVES[1], "constructed": FAINT, "baseline": CURVES[2]}
+_PANELS = (
+    ("median", 1e-3, "milliseconds"),
+    ("peak_bytes", 1e6, "peak memory, MB"),
+    ("share", 1e-2, "% of the machine's limit"),
+)
 
 
 def draw(result: dict[str, Any], folder: str | Path) -> list[Path]:
@@ -21,22 +26,40 @@ def draw(result: dict[str, Any], folder: str | Path) -> list[Path]:
 
 
 def _operation(name: str, rows: list[dict[str, Any]], folder: Path) -> Path:
+    """Time and the share of the limit over the size that grows, or as bars; memory of the largest row."""
     growing = _growing(rows) if len(rows) > 1 else None
-    memory = any("peak_bytes" in entry for row in rows for entry in row["entries"])
-    bars = 1 if growing else max(len(row["entries"]) for row in rows)
-    fig = figure(6.4 * (2 if memory else 1), 4.2 if growing else 1.4 + 0.42 * bars)
-    axes = fig.subplots(1, 2 if memory else 1, squeeze=False)[0]
-    if growing:
-        _lines(axes[0], rows, growing, "median", 1e-3, "milliseconds")
-    else:
-        _bars(axes[0], rows[0], "median", 1e-3, "milliseconds")
-    axes[0].set_title(_title(name, rows))
-    if memory:
-        measured = [row for row in rows if any("peak_bytes" in entry for entry in row["entries"])]
-        _bars(axes[1], measured[-1], "peak_bytes", 1e6, "peak memory, MB")
-        axes[1].set_title(f"memory, {_sizes(measured[-1])}")
+    rows = [{**row, "entries": [_with_share(row, entry) for entry in row["entries"]]} for row in rows]
+    panels = [
+        panel for panel in _PANELS if any(panel[0] in entry for row in rows for entry in row["entries"])
+    ]
+    bars = max(len(row["entries"]) for row in rows)
+    alone = growing is None or panels[0][0] == "peak_bytes"
+    fig = figure(5.6 * len(panels), max(1.6 + 0.36 * bars, 1.6 if alone else 4.2))
+    axes = fig.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (what, scale, label) in zip(axes, panels, strict=True):
+        measured = [row for row in rows if any(what in entry for entry in row["entries"])]
+        if growing and what != "peak_bytes":
+            _lines(ax, measured, growing, what, scale, label)
+        else:
+            _bars(ax, measured[-1], what, scale, label)
+            ax.set_title(_sizes(measured[-1]), fontsize=9)
+    fig.suptitle(name)
     fig.tight_layout()
-    return save(fig, folder / f"{re.sub(r'[^a-z0-9]+', '-', name.casefold()).strip('-')}.png")
+    return save(fig, folder / f"{slug(name)}.png")
+
+
+def slug(name: str) -> str:
+    """The name of an operation as that of its file."""
+    return re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")
+
+
+def _with_share(row: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry with its own share of the row's limit."""
+    share = row["cost"] and row["cost"]["share"]
+    if share is None or entry["status"] != "timed":
+        return entry
+    ours = next(one["median"] for one in row["entries"] if one["column"] == "ours")
+    return {**entry, "share": share * ours / entry["median"]}
 
 
 def _growing(rows: list[dict[str, Any]]) -> str:
@@ -44,16 +67,6 @@ def _growing(rows: list[dict[str, Any]]) -> str:
     return next(
         (name for name in rows[0]["size"] if len({row["size"][name] for row in rows}) == len(rows)), "N"
     )
-
-
-def _title(name: str, rows: list[dict[str, Any]]) -> str:
-    share = rows[-1]["cost"]["share"] if rows[-1]["cost"] else None
-    limit = (
-        f"\n{100 * share:.0f} % of the machine's limit ({_sizes(rows[-1])})"
-        if share
-        else f"\n{_sizes(rows[-1])}"
-    )
-    return name + limit
 
 
 def _sizes(row: dict[str, Any]) -> str:
@@ -82,7 +95,8 @@ def _lines(axes: Any, rows: list[dict[str, Any]], across: str, what: str, scale:
             markersize=3,
             label=name,
         )
-    axes.set(xscale="log", yscale="log", xlabel=across, ylabel=label)
+    logarithmic = "linear" if what == "share" else "log"
+    axes.set(xscale="log", yscale=logarithmic, xlabel=across, ylabel=label)
     sizes = [row["size"][across] for row in rows]
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.minorticks_off()

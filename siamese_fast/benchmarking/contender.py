@@ -16,7 +16,7 @@ from torch import Tensor
 Inputs = dict[str, Tensor]
 Sizes = Mapping[str, int]
 Call = Callable[[], Any]
-Column = Literal["ours", "published", "constructed"]
+Column = Literal["ours", "published", "constructed", "baseline"]
 Stage = Literal["forward", "forward + backward"]
 
 
@@ -26,12 +26,13 @@ class Contender:
 
     Attributes:
         name: as the tables show it.
-        column: "ours"; "published", a library used as it is documented; "constructed", from `forms.py`.
+        column: "ours"; "published", a library used as it is documented; "constructed", from `forms`;
+            "baseline", ours in another setting, such as one thread.
         build: from the row's inputs, the call to time. In a row with a backward stage it is the forward part.
         libraries: distributions that it needs beside torch and numpy; without one it is "missing".
         whole: the call does all stages itself and returns the value and the gradients.
         compiled: the first call compiles; memory is measured on the second.
-        answer: from what the call returns, the tensors that are compared with ours.
+        answer: from what the call returns and the inputs, the tensors that are compared with ours.
         needs: bytes that it takes at a size, where that may exceed what the machine has.
     """
 
@@ -41,13 +42,13 @@ class Contender:
     libraries: tuple[str, ...] = ()
     whole: bool = False
     compiled: bool = False
-    answer: Callable[[Any], tuple[Tensor, ...]] | None = None
+    answer: Callable[[Any, Inputs], tuple[Tensor, ...]] | None = None
     needs: Callable[[Sizes], int] | None = None
 
-    def answers(self, found: Any) -> tuple[Tensor, ...]:
+    def answers(self, found: Any, inputs: Inputs) -> tuple[Tensor, ...]:
         """The tensors in what the call returned that every contender of the row must agree on."""
         if self.answer is not None:
-            return self.answer(found)
+            return self.answer(found, inputs)
         return found if isinstance(found, tuple) else (found,)
 
 

@@ -1,29 +1,44 @@
 """What the machine can do at most, measured in the run whose results are held against it.
 
-    product     the fastest fp32 matrix product of torch and of numpy over a few sizes: a stand-in for the
-                peak of the fused multiply-add units, and below it (a well-kept BLAS reaches 90 to 97 % of it)
-    read        the fastest of a sum, a maximum and a dot product over arrays far larger than the caches
-    copy        a copy between two such arrays, bytes read plus bytes written
+    fma         fused multiply-adds, 2 flops each
+    abs         elements of the exact Koch sum: sub, and, fma
+    max         elements of the Koch sum by maxima: max, fma
+    sign        elements of the gradients of all pairs: sub, sign, fma, fma
+    read        bytes read from an array
+    copy        bytes read and written, from one array to another
+    product     the fastest fp32 matrix product of torch and of numpy: how near a well-kept BLAS comes to fma
 
-Every limit is the best of several samples: interference only ever slows a probe down.
+The instruction mixes run from L1 on the threads of the run, in the instruction set of the kernels, see
+csrc/cpu/limits.inl. An array that fits a cache is read faster than memory, so bandwidths belong to a working
+set: they are measured on the largest of `SPANS` that is not larger. Every limit is the best of several
+samples, forms and occasions: interference only ever slows a probe down, and a limit must not be too low.
 """
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
+from siamese_fast import backend
+
+MIXES = {"fma": 0, "abs": 1, "max": 2, "sign": 3}
+BANDWIDTHS = ("read", "copy")
+SPANS = tuple(mebibytes * 2**20 for mebibytes in (16, 32, 64, 128, 256, 1024))
+_READ, _COPY, _COPY_PAST_CACHES = 4, 5, 6
+_STREAMS = (1, 2, 4)
+_STEPS = 2000
 _SIZES = ((512, 512, 512), (1024, 1024, 512), (1536, 1536, 256))
-_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A rate that this machine reached: operations or bytes a second, and how it was measured."""
+    """A rate that this machine reached: flops, elements or bytes a second, and how it was measured."""
 
     rate: float
     unit: str
@@ -33,13 +48,79 @@ class Limit:
         return {"rate": self.rate, "unit": self.unit, "probe": self.probe}
 
 
-def measure_limits(seconds: float = 0.5, array_bytes: int = _BYTES) -> dict[str, Limit]:
-    """All limits at the current number of threads, `seconds` for each probe."""
-    return {
-        "product": _product(seconds),
-        "read": _read(seconds, array_bytes),
-        "copy": _copy(seconds, array_bytes),
-    }
+class Limits:
+    """The limits of one run at one number of threads.
+
+    A limit is measured anew before every row that is held against it, and the best so far counts: the clock
+    of a machine changes within minutes.
+
+    Attributes:
+        found: every limit so far by its name, that of a bandwidth with its array.
+        seconds: for each measurement.
+    """
+
+    def __init__(self, seconds: float = 0.2) -> None:
+        self.seconds = seconds
+        self.found: dict[str, Limit] = {}
+
+    def of(self, name: str, working_set: int = 0) -> Limit | None:
+        """A limit of the machine; None without the C++ extension, whose loops are the probes."""
+        if backend.instruction_set() is None and name != "product":
+            return None
+        span = max((span for span in SPANS if span <= working_set), default=SPANS[0])
+        if name in MIXES:
+            label, limit = name, _mix(name, self.seconds)
+        elif name in BANDWIDTHS:
+            label, limit = f"{name} {span >> 20} MiB", _bandwidth(name, span, self.seconds)
+        elif name == "product":
+            label, limit = name, _product(self.seconds)
+        else:
+            raise ValueError(
+                f"limit must be one of {', '.join((*MIXES, *BANDWIDTHS))} or product, got {name!r}"
+            )
+        before = self.found.get(label)
+        if before is None or before.rate < limit.rate:
+            self.found[label] = limit
+        return self.found[label]
+
+    def to_dict(self) -> dict[str, dict[str, object]]:
+        return {name: limit.to_dict() for name, limit in self.found.items()}
+
+
+def _mix(name: str, seconds: float) -> Limit:
+    native: Any = importlib.import_module("siamese_fast._native")
+    threads = torch.get_num_threads()
+    elements = threads * _STEPS * native.probe_elements(MIXES[name])
+    best = _best(lambda: native.probe(MIXES[name], threads, _STEPS, 1, 0, 0), seconds)
+    flops = name == "fma"
+    probe = f"{backend.instruction_set()} loop over L1"
+    return Limit((2 if flops else 1) * elements / best, "flop/s" if flops else "element/s", probe)
+
+
+def _bandwidth(name: str, array_bytes: int, seconds: float) -> Limit:
+    native: Any = importlib.import_module("siamese_fast._native")
+    threads = torch.get_num_threads()
+    both = name == "copy"
+    count = array_bytes // (8 if both else 4)
+    source, target = _aligned(count), _aligned(count if both else 16)
+    kinds = {"": _COPY, ", past the caches": _COPY_PAST_CACHES} if both else {"": _READ}
+    found = []
+    for words, kind in kinds.items():
+        for streams in _STREAMS:
+
+            def probe(kind: int = kind, streams: int = streams) -> None:
+                native.probe(kind, threads, count, streams, source.data_ptr(), target.data_ptr())
+
+            best = _best(probe, seconds / (len(kinds) * len(_STREAMS)))
+            label = f"{array_bytes >> 20} MiB in {streams} stream{'s'[: streams > 1]}{words}"
+            found.append(Limit(array_bytes / best, "byte/s", label))
+    return max(found, key=lambda limit: limit.rate)
+
+
+def _aligned(count: int) -> torch.Tensor:
+    """`count` float32 ones that begin at a cache line."""
+    ones = torch.ones(count + 16)
+    return ones[-(ones.data_ptr() // 4) % 16 :][:count]
 
 
 def _product(seconds: float) -> Limit:
@@ -58,26 +139,6 @@ def _products(
     x: torch.Tensor, y: torch.Tensor, out: torch.Tensor, a: np.ndarray, b: np.ndarray, c: np.ndarray
 ) -> list[tuple[str, Callable[[], object]]]:
     return [("torch", lambda: torch.mm(x, y, out=out)), ("numpy", lambda: np.dot(a, b, out=c))]
-
-
-def _read(seconds: float, array_bytes: int) -> Limit:
-    x = torch.ones(array_bytes // 4)
-    half = x.numel() // 2
-    left, right = x[:half], x[half : 2 * half]
-    probes: dict[str, Callable[[], object]] = {
-        "sum": x.sum,
-        "max": x.amax,
-        "dot": lambda: torch.dot(left, right),
-    }
-    rates = {name: array_bytes / _best(call, seconds / len(probes)) for name, call in probes.items()}
-    best = max(rates, key=rates.__getitem__)
-    return Limit(rates[best], "byte/s", f"torch {best} over {array_bytes >> 20} MiB")
-
-
-def _copy(seconds: float, array_bytes: int) -> Limit:
-    source, target = torch.ones(array_bytes // 8), torch.empty(array_bytes // 8)
-    best = _best(lambda: target.copy_(source), seconds)
-    return Limit(array_bytes / best, "byte/s", f"torch copy, {array_bytes >> 21} MiB to as many")
 
 
 def _best(call: Callable[[], object], seconds: float) -> float:

@@ -2,46 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from siamese_fast import ops
-from siamese_fast.benchmarking.contender import Call, Contender, Inputs
+from siamese_fast.benchmarking.contender import Call, Contender, Inputs, Stage, stage_call
 
 MARGIN = 0.2
 NAME = "siamese_fast"
+ONE_THREAD = "one thread"
+CONVERTED = "converted to float32"
 
 
 def batch_hard() -> Contender:
+    return _call(lambda given: ops.batch_hard_triplet_loss(given["x"], given["labels"], MARGIN))
+
+
+def batch_hard_random() -> Contender:
+    """The same on `other`, a batch without a hub: its answer is not that of the row."""
+
+    def build(given: Inputs) -> Call:
+        x = given["other"].detach().clone().requires_grad_()
+        loss = batch_hard().build({"x": x, "labels": given["labels"]})
+        return lambda: torch.autograd.grad(loss(), [x])
+
+    return Contender("a random batch", "baseline", build, whole=True, answer=lambda found, given: ())
+
+
+def hardest_pairs() -> Contender:
     return Contender(
-        NAME, "ours", lambda given: lambda: ops.batch_hard_triplet_loss(given["x"], given["labels"], MARGIN)
+        NAME,
+        "ours",
+        lambda given: lambda: ops.hardest_pairs(given["x"], given["labels"]),
+        answer=mined_distances,
     )
 
 
-def koch_matrix() -> Contender:
-    def build(given: Inputs) -> Call:
-        q, s, weight, bias = (given[name] for name in ("q", "s", "weight", "bias"))
-        return lambda: ops.l1_similarity_matrix(q, s, weight, bias)
-
-    return Contender(NAME, "ours", build)
+def mined_distances(found: Any, given: Inputs) -> tuple[Tensor, Tensor]:
+    """What miners must agree on: among equal distances each may choose another row."""
+    x, (positive, negative) = given["x"], found
+    return (x - x[positive]).norm(dim=1), (x - x[negative]).norm(dim=1)
 
 
-def koch_matrix_out() -> Contender:
+def koch_matrix(*, exact: bool = True) -> Contender:
+    def call(given: Inputs) -> Tensor:
+        return ops.l1_similarity_matrix(given["q"], given["s"], given["weight"], given["bias"], exact)
+
+    return _call(call)
+
+
+def koch_matrix_out(*, exact: bool = True) -> Contender:
     """Into a tensor that the caller reuses."""
 
     def build(given: Inputs) -> Call:
         q, s, weight, bias = (given[name] for name in ("q", "s", "weight", "bias"))
         out = torch.empty(len(q), len(s))
-        return lambda: ops.l1_similarity_matrix(q, s, weight, bias, out=out)
+        return lambda: ops.l1_similarity_matrix(q, s, weight, bias, exact, out=out)
 
     return Contender(NAME, "ours", build)
+
+
+def pairs() -> Contender:
+    return _call(lambda given: ops.l1_similarity(given["h1"], given["h2"], given["weight"], given["bias"]))
 
 
 def pairs_bce() -> Contender:
-    def build(given: Inputs) -> Call:
-        h1, h2, weight, bias = (given[name] for name in ("h1", "h2", "weight", "bias"))
-        return lambda: ops.l1_similarity_bce(h1, h2, weight, bias, given["target"])
+    def call(given: Inputs) -> Tensor:
+        return ops.l1_similarity_bce(
+            given["h1"], given["h2"], given["weight"], given["bias"], given["target"]
+        )
 
-    return Contender(NAME, "ours", build)
+    return _call(call)
 
 
 def pairs_bce_grad() -> Contender:
@@ -62,12 +96,68 @@ def nearest(k: int) -> Contender:
         support = ops.prepare_support(given["s"], "sqeuclidean")
         return lambda: ops.nearest_support(given["q"], support, k)
 
-    return Contender(NAME, "ours", build, answer=lambda found: (-found[0],))
+    return Contender(NAME, "ours", build, answer=lambda found, given: (-found[0],))
 
 
-def class_scores() -> Contender:
+def nearest_converted(k: int) -> Contender:
+    """Half-precision queries against supports that were prepared in float32."""
+
     def build(given: Inputs) -> Call:
-        support = ops.prepare_support(given["s"], "sqeuclidean", class_index=given["class_index"])
-        return lambda: ops.class_scores(given["q"], support, reduce="max")
+        support = ops.prepare_support(given["s"].float(), "sqeuclidean")
+        return lambda: ops.nearest_support(given["q"].float(), support, k)
+
+    return Contender(CONVERTED, "baseline", build, answer=lambda found, given: (-found[0],))
+
+
+def nearest_koch(k: int) -> Contender:
+    def build(given: Inputs) -> Call:
+        support = ops.prepare_support(given["s"], weight=given["weight"], bias=given["bias"])
+        return lambda: ops.nearest_support(given["q"], support, k)
+
+    return Contender(NAME, "ours", build, answer=lambda found, given: (found[0],))
+
+
+def class_scores(metric: str, reduce: str) -> Contender:
+    def build(given: Inputs) -> Call:
+        support = ops.prepare_support(given["s"], metric, class_index=given["class_index"])
+        return lambda: ops.class_scores(given["q"], support, reduce=reduce)
 
     return Contender(NAME, "ours", build)
+
+
+def converted(contender: Contender) -> Contender:
+    """What a user without half-precision kernels does: the inputs to float32 first, at every call."""
+
+    def build(given: Inputs) -> Call:
+        def call() -> Any:
+            single = {
+                name: value.float() if value.is_floating_point() else value for name, value in given.items()
+            }
+            return contender.build(single)()
+
+        return call
+
+    return Contender(CONVERTED, "baseline", build)
+
+
+def one_thread(contender: Contender, leaves: tuple[str, ...], stage: Stage) -> Contender:
+    """The contender on one thread, among others that run on more."""
+
+    def build(given: Inputs) -> Call:
+        call = stage_call(contender, given, leaves, stage)
+
+        def alone() -> Any:
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)
+            try:
+                return call()
+            finally:
+                torch.set_num_threads(threads)
+
+        return alone
+
+    return Contender(ONE_THREAD, "baseline", build, whole=True, answer=contender.answer)
+
+
+def _call(operation: Callable[[Inputs], Any]) -> Contender:
+    return Contender(NAME, "ours", lambda given: lambda: operation(given))

@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from siamese_fast.benchmarking.contender import Call, Contender, Inputs, Sizes
-from siamese_fast.benchmarking.ours import MARGIN
+from siamese_fast.benchmarking.ours import MARGIN, mined_distances
 
 
 def pytorch_metric_learning() -> Contender:
@@ -34,6 +35,25 @@ def pytorch_metric_learning() -> Contender:
         "published",
         build,
         ("pytorch-metric-learning",),
+        needs=lambda size: 28 * size["N"] ** 2,
+    )
+
+
+def pytorch_metric_learning_miner() -> Contender:
+    """BatchHardMiner alone."""
+
+    def build(given: Inputs) -> Call:
+        miners, distances = _parts("pytorch_metric_learning", "miners", "distances")
+        miner = miners.BatchHardMiner(distance=distances.LpDistance(normalize_embeddings=False))
+        x, labels = given["x"], given["labels"]
+        return lambda: miner(x, labels)
+
+    return Contender(
+        "pytorch-metric-learning",
+        "published",
+        build,
+        ("pytorch-metric-learning",),
+        answer=lambda found, given: mined_distances(found[1:], given),
         needs=lambda size: 28 * size["N"] ** 2,
     )
 
@@ -82,18 +102,44 @@ def cdist_l1() -> Contender:
     return Contender("torch.cdist(p=1)", "published", build)
 
 
-def faiss_flat(k: int) -> Contender:
+def faiss_flat(k: int, q: str = "q", s: str = "s") -> Contender:
     """IndexFlatL2, filled in advance; distances are squared."""
 
     def build(given: Inputs) -> Call:
         (faiss,) = _parts("faiss", "")
-        faiss.omp_set_num_threads(torch.get_num_threads())
-        q, s = given["q"].numpy(), given["s"].numpy()
-        index = faiss.IndexFlatL2(s.shape[1])
-        index.add(s)
-        return lambda: index.search(q, k)
+        rows = given[s].numpy()
+        return _faiss_search(faiss.IndexFlatL2(rows.shape[1]), rows, given[q].numpy(), k)
 
     return Contender("faiss IndexFlatL2", "published", build, ("faiss-cpu",), answer=_first_from_numpy)
+
+
+def faiss_half(k: int, q: str, s: str) -> Contender:
+    """IndexScalarQuantizer with QT_fp16: supports kept in half precision."""
+
+    def build(given: Inputs) -> Call:
+        (faiss,) = _parts("faiss", "")
+        rows = given[s].numpy()
+        index = faiss.IndexScalarQuantizer(rows.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_L2)
+        return _faiss_search(index, rows, given[q].numpy(), k)
+
+    return Contender("faiss fp16", "published", build, ("faiss-cpu",), answer=_first_from_numpy)
+
+
+def faiss_l1(k: int) -> Contender:
+    """The Koch head, whose weights are not positive, as IndexFlat of METRIC_L1 on rows scaled in advance."""
+
+    def build(given: Inputs) -> Call:
+        (faiss,) = _parts("faiss", "")
+        q, s, weight = (given[name].numpy() for name in ("q", "s", "weight"))
+        return _faiss_search(faiss.IndexFlat(s.shape[1], faiss.METRIC_L1), -weight * s, -weight * q, k)
+
+    return Contender("faiss IndexFlat(L1)", "published", build, ("faiss-cpu",), answer=_logits_from_numpy)
+
+
+def _faiss_search(index: Any, rows: np.ndarray, queries: np.ndarray, k: int) -> Call:
+    importlib.import_module("faiss").omp_set_num_threads(torch.get_num_threads())
+    index.add(rows)
+    return lambda: index.search(queries, k)
 
 
 def scikit_learn(k: int) -> Contender:
@@ -118,6 +164,31 @@ def keops_nearest(k: int) -> Contender:
         return lambda: ((q - s) ** 2).sum(-1).Kmin_argKmin(k, dim=1)
 
     return Contender("KeOps", "published", build, ("pykeops",), compiled=True)
+
+
+def keops_nearest_koch(k: int) -> Contender:
+    """LazyTensor.Kmin_argKmin over the weighted differences; weights are not positive."""
+
+    def build(given: Inputs) -> Call:
+        (torch_part,) = _parts("pykeops", "torch")
+        scale, bias = -given["weight"], given["bias"]
+        q = torch_part.LazyTensor((given["q"] * scale)[:, None, :])
+        s = torch_part.LazyTensor((given["s"] * scale)[None, :, :])
+        distances = (q - s).abs().sum(-1)
+        return lambda: bias - distances.Kmin(k, dim=1)
+
+    return Contender("KeOps", "published", build, ("pykeops",), compiled=True)
+
+
+def cdist_topk(k: int) -> Contender:
+    """torch.cdist(p=1) on scaled rows and torch.topk; weights are not positive."""
+
+    def build(given: Inputs) -> Call:
+        q, s = given["q"] * given["weight"], given["s"] * given["weight"]
+        bias = given["bias"]
+        return lambda: bias - torch.topk(torch.cdist(q, s, p=1.0), k, dim=1, largest=False).values
+
+    return Contender("torch.cdist(p=1) + topk", "published", build, needs=_score_matrix)
 
 
 def topk_product(k: int) -> Contender:
@@ -145,5 +216,9 @@ def _parts(package: str, *names: str) -> list[Any]:
     return [importlib.import_module(f"{package}.{name}" if name else package) for name in names]
 
 
-def _first_from_numpy(found: Any) -> tuple[Tensor, ...]:
+def _first_from_numpy(found: Any, given: Inputs) -> tuple[Tensor, ...]:
     return (torch.from_numpy(found[0]),)
+
+
+def _logits_from_numpy(found: Any, given: Inputs) -> tuple[Tensor, ...]:
+    return (given["bias"] - torch.from_numpy(found[0]),)

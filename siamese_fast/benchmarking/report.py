@@ -11,8 +11,14 @@ from rich.table import Table
 from siamese_fast.benchmarking.comparison import Change
 
 _UNITS = {"flop": "GFLOP/s", "byte": "GB/s", "element": "G elements/s"}
-_LIMITS = {"product": "matrix product", "read": "read bandwidth", "copy": "copy bandwidth"}
-_KIND = {"ours": "", "published": "", "constructed": "our construction"}
+_LIMITS = {
+    "product": "matrix product",
+    "fma": "fused multiply-adds",
+    "abs": "sub, and, fma",
+    "max": "max, fma",
+    "sign": "sub, sign, fma, fma",
+}
+_KIND = {"ours": "", "published": "", "constructed": "our construction", "baseline": "ours"}
 _AGREES = 1e-3
 
 
@@ -38,16 +44,16 @@ def where(result: dict[str, Any]) -> str:
 
 
 def _row_table(row: dict[str, Any]) -> Table:
-    table = _table(f"{row['name']}, {row['stage']}", "", "time", "spread", "x ours", "memory", "")
+    shown = table(f"{row['name']}, {row['stage']}", "", "time", "spread", "x ours", "memory", "")
     for entry in row["entries"]:
         if entry["status"] != "timed":
-            table.add_row(
+            shown.add_row(
                 entry["name"], "-", "-", "-", "-", f"{entry['status']}: {entry['reason']}", style="dim"
             )
             continue
         ratio = row["ratios"].get(entry["name"])
         differs = entry.get("disagreement", 0.0) > _AGREES
-        table.add_row(
+        shown.add_row(
             entry["name"],
             seconds(entry["median"]),
             f"{100 * (entry['high'] - entry['low']) / entry['median']:.0f} %",
@@ -56,16 +62,16 @@ def _row_table(row: dict[str, Any]) -> Table:
             f"answers differ by {entry['disagreement']:.1e}" if differs else _KIND[entry["column"]],
             style="bold" if entry["column"] == "ours" else None,
         )
-    return table
+    return shown
 
 
 def _summary(result: dict[str, Any]) -> Table:
-    table = _table(
+    shown = table(
         "summary", "row", "siamese_fast", "share of limit", "x published", "x constructed", "targets"
     )
     for cells in summary(result):
-        table.add_row(*cells)
-    return table
+        shown.add_row(*cells)
+    return shown
 
 
 def summary(result: dict[str, Any]) -> list[tuple[str, str, str, str, str, str]]:
@@ -92,8 +98,16 @@ def summary(result: dict[str, Any]) -> list[tuple[str, str, str, str, str, str]]
 
 
 def _target(target: dict[str, Any]) -> str:
-    reached = "-" if target["reached"] is None else f"{target['reached']:.1f}"
-    return f"{'met' if target['met'] else 'MISSED'}: {reached} of {target['ratio']:g}x {target['against']}"
+    wanted, reached, kind = target["ratio"], target["reached"], target.get("kind", "ratio")
+    if kind == "memory":
+        found, aim = size(reached), f"at most {size(wanted)}"
+    elif kind == "share":
+        found = "-" if reached is None else f"{100 * reached:.0f} %"
+        aim = f"of {100 * wanted:.0f} % of the limit"
+    else:
+        found = "-" if reached is None else f"{reached:.2f}"
+        aim = f"of {wanted:.3g}x {target['against']}"
+    return f"{'met' if target['met'] else 'MISSED'}: {found} {aim}"
 
 
 def markdown(result: dict[str, Any]) -> list[str]:
@@ -106,20 +120,20 @@ def markdown(result: dict[str, Any]) -> list[str]:
         "than the best form of our own",
         "peak memory",
     )
-    lines = [_line(columns), _line(["---", *["---:"] * (len(columns) - 1)])]
+    lines = [line(columns), line(["---", *["---:"] * (len(columns) - 1)])]
     for row, (name, time, share, published, constructed, _) in zip(
         result["rows"], summary(result), strict=True
     ):
-        lines.append(_line((f"{name}, {row['stage']}", time, share, published, constructed, _memory(row))))
+        lines.append(line((f"{name}, {row['stage']}", time, share, published, constructed, _memory(row))))
     return lines
 
 
 def show_changes(changes: Sequence[Change], remarks: Sequence[str], console: Console) -> None:
     """A comparison of two results, what changed beyond the noise in colour."""
-    table = _table(None, "row", "before", "after", "ratio", "noise", "others", "")
+    shown = table(None, "row", "before", "after", "ratio", "noise", "others", "")
     styles = {"slower": "bold red", "faster": "bold green", "gone": "red"}
     for change in changes:
-        table.add_row(
+        shown.add_row(
             change.row,
             seconds(change.before),
             seconds(change.after),
@@ -129,7 +143,7 @@ def show_changes(changes: Sequence[Change], remarks: Sequence[str], console: Con
             change.verdict,
             style=styles.get(change.verdict),
         )
-    console.print(table)
+    console.print(shown)
     for remark in remarks:
         console.print(remark, style="yellow")
 
@@ -177,15 +191,17 @@ def _factor(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
-def _table(title: str | None, *columns: str) -> Table:
-    table = Table(
+def table(title: str | None, *columns: str) -> Table:
+    """A table for the terminal, words at its ends and numbers between."""
+    built = Table(
         title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
     )
     for index, column in enumerate(columns):
         words = index in (0, len(columns) - 1)
-        table.add_column(column, justify="left" if words else "right", overflow="fold")
-    return table
+        built.add_column(column, justify="left" if words else "right", overflow="fold")
+    return built

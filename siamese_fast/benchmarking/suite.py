@@ -13,25 +13,24 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from siamese_fast.benchmarking import gate, harness
+from siamese_fast.benchmarking import figures, gate, harness, ours
 from siamese_fast.benchmarking.contender import Call, Contender, disagreement, stage_call
-from siamese_fast.benchmarking.limits import Limit, measure_limits
+from siamese_fast.benchmarking.isolated import peak_bytes
+from siamese_fast.benchmarking.limits import Limits
 from siamese_fast.benchmarking.machine import describe, limit_threads, memory_bytes, version_of
-from siamese_fast.benchmarking.memory import peak_bytes
 from siamese_fast.benchmarking.work import Work
 
 SCHEMA = 1
-COLUMNS = ("published", "constructed")
 _FREE = 0.8
 """Share of the free memory that a contender may take."""
 
-Gate = Callable[[str, str], str | None]
+Gate = Callable[[str, str, torch.dtype], str | None]
 Entry = dict[str, Any]
 
 
@@ -70,7 +69,8 @@ def run(
     try:
         progress("limits of the machine", 0, len(rows))
         result = describe(settings.threads)
-        limits = measure_limits()
+        limits = Limits()
+        limits.of("product")
         measured = []
         for number, work in enumerate(rows):
 
@@ -80,20 +80,24 @@ def run(
             measured.append(run_row(work, settings, limits, tell))
     finally:
         limit_threads(before)
-    named = {name: limit.to_dict() for name, limit in limits.items()}
-    return {"schema": SCHEMA, **result, "limits": named, "rows": measured}
+    return {"schema": SCHEMA, **result, "limits": limits.to_dict(), "rows": measured}
 
 
 def run_row(
-    work: Work, settings: Settings, limits: dict[str, Limit], tell: Callable[[str], None] = lambda text: None
+    work: Work, settings: Settings, limits: Limits, tell: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
-    """One row; see the module for the states of its entries."""
+    """One row; see the module for the states of its entries. With several threads, ours on one takes part."""
     torch.compiler.reset()
+    if settings.threads > 1:
+        alone = ours.one_thread(work.contenders[0], work.leaves, work.stage)
+        work = replace(work, contenders=(*work.contenders, alone))
     tell("gate")
-    refusal = next((why for case in work.gate if (why := settings.gate(*case)) is not None), None)
+    refusal = next((why for case in work.gate if (why := settings.gate(*case, work.dtype)) is not None), None)
     entries, calls = _prepare(work, settings, refusal, tell)
-    tell("timing")
     limit_threads(settings.threads)
+    tell("limits of the machine")
+    measured = {name: limits.of(name, work.cost.working_set) for name in work.cost.against}
+    tell("timing")
     for name, timing in harness.measure(calls, settings.plan).items():
         entries[name].update(timing.to_dict(), status="timed")
     calls.clear()
@@ -107,7 +111,8 @@ def run_row(
         "size": dict(work.size),
         "gate": "passed" if refusal is None else f"failed: {refusal}",
         "entries": list(entries.values()),
-        **_figures(work, entries, limits),
+        "main": work.main,
+        **figures.of_row(work, entries, measured, settings.threads),
     }
 
 
@@ -129,7 +134,7 @@ def _prepare(
         try:
             call = stage_call(contender, inputs, work.leaves, work.stage)
             limit_threads(settings.threads)
-            found = contender.answers(call())
+            found = contender.answers(call(), inputs)
         except Exception as error:
             entry["status"], entry["reason"] = "failed", f"{type(error).__name__}: {_first_line(error)}"
             continue
@@ -167,7 +172,7 @@ def _add_memory(
     free = memory_bytes()
     for contender in work.contenders:
         entry = entries[contender.name]
-        if entry["status"] != "timed":
+        if entry["status"] != "timed" or contender.column == "baseline":
             continue
         tell(f"memory of {contender.name}")
         try:
@@ -176,33 +181,3 @@ def _add_memory(
             )
         except RuntimeError as error:
             entry["peak_reason"] = str(error)
-
-
-def _figures(work: Work, entries: dict[str, Entry], limits: dict[str, Limit]) -> dict[str, Any]:
-    """Rate, share of the limit, ratios to every contender and to the best of each column, targets."""
-    medians = {name: entry["median"] for name, entry in entries.items() if entry["status"] == "timed"}
-    mine = next((entry for entry in entries.values() if entry["column"] == "ours"), None)
-    if mine is None or mine["status"] != "timed":
-        return {"cost": None, "ratios": {}, "best": {}, "targets": []}
-    ours = mine["median"]
-    cost: dict[str, Any] = {"unit": work.cost.unit, "counted": work.cost.counted, "limit": work.cost.limit}
-    cost["rate"] = work.cost.amount / ours
-    cost["share"] = cost["rate"] / limits[work.cost.limit].rate if work.cost.limit else None
-    ratios = {name: median / ours for name, median in medians.items() if name != mine["name"]}
-    best = {}
-    for column in COLUMNS:
-        names = [name for name in ratios if entries[name]["column"] == column]
-        if names:
-            name = min(names, key=ratios.__getitem__)
-            best[column] = {"name": name, "ratio": ratios[name]}
-    reached = {**ratios, **{column: found["ratio"] for column, found in best.items()}}
-    targets = [
-        {
-            "against": against,
-            "ratio": wanted,
-            "reached": reached.get(against),
-            "met": against in reached and reached[against] >= wanted,
-        }
-        for against, wanted in work.targets.items()
-    ]
-    return {"cost": cost, "ratios": ratios, "best": best, "targets": targets}

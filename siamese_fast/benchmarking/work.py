@@ -1,8 +1,4 @@
-"""The rows of the benchmark: what is computed, at which size, by whom, what it costs, and what we aim at.
-
-A new row is one entry of `WORK`; a new peer is one adapter in `peers.py` (or `forms.py`) and its call in
-the rows it applies to.
-"""
+"""What a row of the benchmark is: what is computed, at which size, by whom, what it costs, what we aim at."""
 
 from __future__ import annotations
 
@@ -13,20 +9,44 @@ from typing import Literal
 
 import torch
 
-from siamese_fast.benchmarking import forms, ours, peers
 from siamese_fast.benchmarking.contender import Contender, Inputs, Sizes, Stage
-
-LimitName = Literal["product", "read", "copy"]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a row costs at least: an amount, its unit, how it is counted, the limit it is held against."""
+    """What a row costs at least.
+
+    Attributes:
+        amount, unit: what the rate is stated in.
+        counted: how the amount is counted, in words.
+        against: what is held against each limit of `limits`, in its unit; the least time is the sum of the
+            times that these take at the limits. Empty where no limit applies.
+        working_set: bytes that are passed over, which decide the caches that a bandwidth is measured in.
+    """
 
     amount: float
     unit: Literal["flop", "byte", "element"]
     counted: str
-    limit: LimitName | None = None
+    against: Mapping[str, float] = field(default_factory=dict)
+    working_set: int = 0
+
+
+@dataclass(frozen=True)
+class Aims:
+    """What a row is to reach.
+
+    Attributes:
+        ratios: time over ours, of "best peer" (the fastest of all others), of the best of a column
+            ("published", "constructed") or of one contender.
+        share: of the machine's limit.
+        memory: peak bytes beyond the inputs.
+        threads: time on one thread over ours, a thread, where the run has more than one.
+    """
+
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    share: float | None = None
+    memory: int | None = None
+    threads: float | None = None
 
 
 @dataclass(frozen=True)
@@ -36,13 +56,12 @@ class Work:
     Attributes:
         name: unique; `--only` matches any part of it.
         operation: rows of one operation share a plot and a name of their own in tables.
-        size: named sizes, N, Q, S, B, D, k.
+        size: named sizes, N, Q, S, B, C, D, k.
         draw: seeded inputs of a size.
         leaves: inputs that take gradients in a row with a backward stage.
-        gate: (Case, variant) that must pass before ours is timed.
+        gate: (Case, variant) that must pass, in `dtype`, before ours is timed.
         contenders: ours first.
-        targets: their time over ours, for the best of a column ("published", "constructed") or one contender.
-        full: only in the full set. memory: peak memory is measured too.
+        full: only in the full set. memory: peak memory is measured too. main: in the README's table.
     """
 
     name: str
@@ -54,9 +73,11 @@ class Work:
     contenders: tuple[Contender, ...]
     cost: Cost
     leaves: tuple[str, ...] = ()
-    targets: Mapping[str, float] = field(default_factory=dict)
+    aims: Aims = field(default_factory=Aims)
+    dtype: torch.dtype = torch.float32
     full: bool = False
     memory: bool = False
+    main: bool = False
 
     @property
     def slug(self) -> str:
@@ -70,193 +91,3 @@ class Work:
             for name in self.leaves:
                 drawn[name].requires_grad_()
         return drawn
-
-
-def _normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _batch(size: Sizes) -> Inputs:
-    order = torch.randperm(size["N"], generator=torch.Generator().manual_seed(1))
-    return {"x": _normal(size["N"], size["D"]), "labels": (torch.arange(size["N"]) // forms.PER_CLASS)[order]}
-
-
-def _koch(size: Sizes) -> Inputs:
-    """Weights are not negative: what torch.cdist needs to take part with a single call."""
-    q, s = _normal(size["Q"], size["D"]), _normal(size["S"], size["D"], seed=1)
-    return {"q": q, "s": s, "weight": _normal(size["D"], seed=2).abs(), "bias": _normal(1, seed=3)[0]}
-
-
-def _pairs(size: Sizes) -> Inputs:
-    h1, h2 = _normal(size["B"], size["D"]), _normal(size["B"], size["D"], seed=1)
-    target = torch.randint(0, 2, (size["B"],), generator=torch.Generator().manual_seed(4))
-    weight = _normal(size["D"], seed=2) / size["D"]
-    return {"h1": h1, "h2": h2, "weight": weight, "bias": _normal(1, seed=3)[0], "target": target}
-
-
-def _queries(size: Sizes) -> Inputs:
-    return {"q": _normal(size["Q"], size["D"]), "s": _normal(size["S"], size["D"], seed=1)}
-
-
-def _classes(size: Sizes) -> Inputs:
-    order = torch.randperm(size["S"], generator=torch.Generator().manual_seed(1))
-    return {**_queries(size), "class_index": (torch.arange(size["S"]) % size["C"])[order]}
-
-
-def _batch_hard(n: int, *, full: bool = False, **targets: float) -> Work:
-    depth = 128
-    named = {name.replace("_", "-"): ratio for name, ratio in targets.items()}
-    contenders = [ours.batch_hard(), peers.pytorch_metric_learning(), peers.sentence_transformers()]
-    contenders += [peers.open_metric_learning(), forms.whole(), forms.chunked(), forms.grouped()]
-    contenders += [forms.faiss_negatives(), forms.numba_scan(), forms.compiled(forms.whole())]
-    return Work(
-        name=f"batch-hard N={n}",
-        operation="batch-hard triplet loss",
-        stage="forward + backward",
-        size={"N": n, "D": depth},
-        draw=_batch,
-        gate=(("hardest_pairs", "euclidean"), ("batch_hard_triplet_loss", "euclidean-unit")),
-        contenders=tuple(contenders),
-        cost=Cost(
-            n * n * depth, "flop", "N^2 D: the product on half the pairs, the rest is small", "product"
-        ),
-        leaves=("x",),
-        targets=named,
-        full=full,
-        memory=n >= 4096,
-    )
-
-
-def _koch_rows() -> list[Work]:
-    size = {"Q": 1024, "S": 4096, "D": 128}
-    elements = size["Q"] * size["S"] * size["D"]
-    gate = (("l1_similarity_matrix", "exact"),)
-    compiled = forms.compiled(forms.koch_broadcast())
-    name = "koch all pairs 1024x4096x128"
-    return [
-        Work(
-            name=name,
-            operation="Koch all pairs, forward",
-            stage="forward",
-            size=size,
-            draw=_koch,
-            gate=gate,
-            contenders=(ours.koch_matrix(), peers.cdist_l1(), compiled),
-            cost=Cost(elements, "element", "Q S D"),
-            targets={compiled.name: 2.0},
-        ),
-        Work(
-            name=f"{name} out=",
-            operation="Koch all pairs, forward, out=",
-            stage="forward",
-            size=size,
-            draw=_koch,
-            gate=gate,
-            contenders=(
-                ours.koch_matrix_out(),
-                peers.cdist_l1(),
-                forms.compiled(forms.koch_broadcast_out()),
-            ),
-            cost=Cost(elements, "element", "Q S D"),
-        ),
-        Work(
-            name=f"{name} backward",
-            operation="Koch all pairs, forward + backward",
-            stage="forward + backward",
-            size=size,
-            draw=_koch,
-            gate=gate,
-            contenders=(ours.koch_matrix(), peers.cdist_l1(), compiled, forms.koch_numba()),
-            cost=Cost(3 * elements, "element", "Q S D forward, twice as many backward"),
-            leaves=("q", "s", "weight", "bias"),
-            targets={"torch.cdist(p=1)": 5.0},
-            memory=True,
-        ),
-    ]
-
-
-def _pair_rows() -> list[Work]:
-    size = {"B": 65536, "D": 128}
-    matrix_bytes = 4 * size["B"] * size["D"]
-    plain, into = forms.pairs_bce(), forms.pairs_bce_grad_out()
-    return [
-        Work(
-            name="pairs + BCE 65536x128",
-            operation="Koch pairs + cross-entropy, forward + backward",
-            stage="forward + backward",
-            size=size,
-            draw=_pairs,
-            gate=(("l1_similarity_bce", "mean"),),
-            contenders=(ours.pairs_bce(), plain, forms.compiled(plain)),
-            cost=Cost(6 * matrix_bytes, "byte", "h1 and h2 read twice, two gradients written", "copy"),
-            leaves=("h1", "h2", "weight", "bias"),
-            memory=True,
-        ),
-        Work(
-            name="pairs + BCE 65536x128 out=",
-            operation="Koch pairs + cross-entropy, loss and gradients, out=",
-            stage="forward + backward",
-            size=size,
-            draw=_pairs,
-            gate=(("l1_similarity_bce_grad", "mean"),),
-            contenders=(ours.pairs_bce_grad(), forms.compiled(into)),
-            cost=Cost(4 * matrix_bytes, "byte", "h1 and h2 read once, two gradients written", "copy"),
-        ),
-    ]
-
-
-def _nearest(supports: int, k: int) -> Work:
-    size = {"Q": 1000, "S": supports, "D": 128, "k": k}
-    contenders = (
-        ours.nearest(k),
-        peers.faiss_flat(k),
-        peers.scikit_learn(k),
-        peers.keops_nearest(k),
-        peers.topk_product(k),
-    )
-    return Work(
-        name=f"nearest S={supports} k={k}",
-        operation=f"nearest support, k={k}",
-        stage="forward",
-        size=size,
-        draw=_queries,
-        gate=(("nearest_support.prepared", "sqeuclidean" if k == 1 else "sqeuclidean-top5"),),
-        contenders=contenders,
-        cost=Cost(2 * 1000 * supports * 128, "flop", "2 Q S D", "product"),
-        memory=supports >= 100_000 and k == 1,
-    )
-
-
-def _class_scores() -> Work:
-    size = {"Q": 1000, "S": 100_000, "C": 1000, "D": 128}
-    form = forms.class_maximum()
-    return Work(
-        name="class scores S=100000 C=1000",
-        operation="best score of each class",
-        stage="forward",
-        size=size,
-        draw=_classes,
-        gate=(("class_scores.prepared", "sqeuclidean-max"),),
-        contenders=(ours.class_scores(), form, forms.compiled(form)),
-        cost=Cost(2 * size["Q"] * size["S"] * size["D"], "flop", "2 Q S D", "product"),
-        memory=True,
-    )
-
-
-WORK: tuple[Work, ...] = (
-    _batch_hard(256),
-    _batch_hard(1024),
-    _batch_hard(4096, pytorch_metric_learning=20.0, constructed=2.0),
-    _batch_hard(16384, full=True),
-    *_koch_rows(),
-    *_pair_rows(),
-    *(_nearest(supports, k) for supports in (20, 1000, 100_000) for k in (1, 5)),
-    _class_scores(),
-)
-
-
-def select(only: str | None = None, *, full: bool = False) -> list[Work]:
-    """Rows of the small or the full set, or every row whose name contains `only`."""
-    if only is not None:
-        return [work for work in WORK if only.casefold() in work.name.casefold()]
-    return [work for work in WORK if full or not work.full]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,8 +11,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from siamese_fast.benchmarking import charts, comparison, report, suite, work
+from siamese_fast.benchmarking import charts, comparison, report, study_report, suite
+from siamese_fast.benchmarking import growth as growth_study
+from siamese_fast.benchmarking import rows as table
+from siamese_fast.benchmarking import steps as steps_study
 from siamese_fast.benchmarking.harness import Plan
+from siamese_fast.benchmarking.work import Work
 from siamese_fast.cli._common import Json, blaming, emit, note
 
 _FAILED = 1
@@ -42,6 +48,19 @@ def bench(
     noise: Annotated[
         float, typer.Option(min=0, help="With --compare: the smallest relative change that counts.")
     ] = comparison.NOISE,
+    growth: Annotated[
+        bool,
+        typer.Option(
+            "--growth", help="Instead: time and memory from N = 256 to 65536 under a cap; up to 5 minutes."
+        ),
+    ] = False,
+    steps: Annotated[
+        bool, typer.Option("--steps", help="Instead: whole training steps, with and without our loss.")
+    ] = False,
+    cap: Annotated[
+        float | None,
+        typer.Option(min=0.5, help="With --growth or --steps: GB that one process may hold; 8 by default."),
+    ] = None,
     list_rows: Annotated[bool, typer.Option("--list", help="Name the rows, measure nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -56,13 +75,18 @@ def bench(
     siamese-fast bench --only batch-hard --output now.json --plots plots
 
     siamese-fast bench --compare before.json now.json
+
+    siamese-fast bench --growth --cap 4
     """
     if compare is not None:
         _compare(*compare, noise, as_json)
         return
-    rows = work.select(only, full=full)
+    if growth or steps:
+        _study(growth_study.study if growth else steps_study.study, cap, threads, output, plots, as_json)
+        return
+    rows = table.select(only, full=full)
     if not rows:
-        names = ", ".join(row.name for row in work.WORK)
+        names = ", ".join(row.name for row in table.WORK)
         raise typer.BadParameter(f"no row is named like {only!r}; there are {names}", param_hint="--only")
     if list_rows:
         _list(rows, as_json)
@@ -80,7 +104,28 @@ def bench(
         raise typer.Exit(_FAILED)
 
 
-def _list(rows: list[work.Work], as_json: bool) -> None:
+def _study(
+    study: Callable[..., dict[str, Any]],
+    cap: float | None,
+    threads: int,
+    output: Path | None,
+    plots: Path | None,
+    as_json: bool,
+) -> None:
+    budget = growth_study.Budget(cap=None if cap is None else int(cap * 1e9))
+    with _progress(0) as tell:
+        found = study(budget, threads, tell=tell)
+    if output is not None:
+        comparison.save(found, output)
+        note(f"wrote {output}")
+    if plots is not None:
+        with blaming("--plots"):
+            study_report.draw(found, plots)
+        note(f"wrote plots to {plots}")
+    emit(found, as_json, lambda console: study_report.show(found, console))
+
+
+def _list(rows: list[Work], as_json: bool) -> None:
     named = [{"name": row.name, "stage": row.stage, "full": row.full} for row in rows]
 
     def show(console: Console) -> None:
@@ -90,7 +135,13 @@ def _list(rows: list[work.Work], as_json: bool) -> None:
     emit({"rows": named}, as_json, show)
 
 
-def _measure(rows: list[work.Work], settings: suite.Settings) -> dict[str, Any]:
+def _measure(rows: list[Work], settings: suite.Settings) -> dict[str, Any]:
+    with _progress(len(rows)) as tell:
+        return suite.run(rows, settings, tell)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[str, int, int], None]]:
     columns = (
         BarColumn(20),
         MofNCompleteColumn(),
@@ -98,12 +149,12 @@ def _measure(rows: list[work.Work], settings: suite.Settings) -> dict[str, Any]:
         TextColumn("{task.description}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=len(rows))
+        task = bar.add_task("", total=total)
 
-        def progress(text: str, done: int, total: int) -> None:
+        def tell(text: str, done: int, total: int) -> None:
             bar.update(task, description=text, completed=done, total=total)
 
-        return suite.run(rows, settings, progress)
+        yield tell
 
 
 def _compare(before: Path, after: Path, noise: float, as_json: bool) -> None:
