@@ -36,10 +36,13 @@ quality: $(READY)  ## accuracy of every recipe over seeds; SIAMESE_FAST_OMNIGLOT
 bench: $(PEERS)  ## speed against other libraries, the small set
 	@$(BIN)/siamese-fast bench
 
-bench-full: $(PEERS)  ## every case, into benchmarks/results/speed.json, for `make readme`
+bench-full: $(PEERS)  ## every row and study, into benchmarks/results, for `make readme`
 	@$(BIN)/siamese-fast bench --full --output benchmarks/results/speed.json
+	@$(BIN)/siamese-fast bench --full --threads 2 --no-peers --no-memory --output benchmarks/results/speed-threads.json
+	@$(BIN)/siamese-fast bench --growth --output benchmarks/results/growth.json
+	@$(BIN)/siamese-fast bench --steps --output benchmarks/results/steps.json
 
-readme: $(READY)  ## the tables of the README from benchmarks/results
+readme: $(READY)  ## the tables and plots of README.md and docs/benchmarks.md from benchmarks/results
 	@$(BIN)/python benchmarks/readme.py
 
 lint: $(READY)  ## ruff, mypy, clang-format

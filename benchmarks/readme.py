@@ -1,7 +1,8 @@
-"""The README's tables, from the JSON files in results/: nothing measured is typed by hand.
+"""The tables and plots of README.md and docs/benchmarks.md, from the JSON files in results/: nothing measured
+is typed by hand.
 
 Each table stands between `<!-- table: NAME -->` and `<!-- end -->`. `--check` writes nothing and fails where
-the README is not what the results say.
+a file is not what the results say.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from siamese_fast.benchmarking import comparison, report
+from siamese_fast.benchmarking import charts, comparison, report, study_report
 
 FOLDER = Path(__file__).parent
-README = FOLDER.parent / "README.md"
+PAGES = (FOLDER.parent / "README.md", FOLDER.parent / "docs" / "benchmarks.md")
 QUALITY = FOLDER / "results" / "quality.json"
 SPEED = FOLDER / "results" / "speed.json"
+THREADS = FOLDER / "results" / "speed-threads.json"
+GROWTH = FOLDER / "results" / "growth.json"
+STEPS = FOLDER / "results" / "steps.json"
+PLOTS = FOLDER / "results" / "plots"
 _MARKED = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _METHODS = {
     "softmax": "pairs: Koch head, in-batch softmax",
@@ -70,7 +75,12 @@ def machine() -> list[str]:
 
 
 def speed() -> list[str]:
-    """Every row of the benchmark, from results/speed.json."""
+    """The main rows of the benchmark."""
+    return report.markdown(comparison.load(SPEED), every=False) if SPEED.exists() else []
+
+
+def speed_rows() -> list[str]:
+    """Every row of the benchmark."""
     return report.markdown(comparison.load(SPEED)) if SPEED.exists() else []
 
 
@@ -79,12 +89,69 @@ def speed_machine() -> list[str]:
     return [f"Measured on {report.where(comparison.load(SPEED))}."] if SPEED.exists() else []
 
 
+def speed_targets() -> list[str]:
+    """What each row aims at."""
+    return report.markdown_targets(comparison.load(SPEED)) if SPEED.exists() else []
+
+
+def speed_limits() -> list[str]:
+    """The machine's limits in the run."""
+    return report.markdown_limits(comparison.load(SPEED)) if SPEED.exists() else []
+
+
+def speed_missing() -> list[str]:
+    """Contenders that did not take part, and why."""
+    if not SPEED.exists():
+        return []
+    entries = [entry for row in comparison.load(SPEED)["rows"] for entry in row["entries"]]
+    absent = {entry["name"]: entry["reason"] for entry in entries if entry["status"] == "missing"}
+    return [f"- {name}: {reason}" for name, reason in absent.items()] or ["None."]
+
+
+def threads() -> list[str]:
+    """Ours on two threads and on one."""
+    return report.markdown_threads(comparison.load(THREADS)) if THREADS.exists() else []
+
+
+def growth() -> list[str]:
+    """Exponents, and the largest batch of every contender."""
+    return study_report.markdown(read(GROWTH)) if GROWTH.exists() else []
+
+
+def steps() -> list[str]:
+    """Whole training steps."""
+    return study_report.markdown(read(STEPS)) if STEPS.exists() else []
+
+
+def pictures() -> list[str]:
+    """Every plot, those of the rows in the order of the rows."""
+    names = (
+        dict.fromkeys(row["operation"] for row in comparison.load(SPEED)["rows"]) if SPEED.exists() else {}
+    )
+    named = {charts.slug(name): name for name in names}
+    studies = {path.stem: study for path, study in ((GROWTH, "cost as N grows"), (STEPS, "training steps"))}
+    found = {**studies, **named}
+    return [
+        f"![{title}](../benchmarks/results/plots/{stem}.png)"
+        for stem, title in found.items()
+        if (PLOTS / f"{stem}.png").exists()
+    ]
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "machine": machine,
     "glyphs": glyphs,
     "omniglot": omniglot,
     "speed": speed,
     "speed_machine": speed_machine,
+    "speed_rows": speed_rows,
+    "speed_targets": speed_targets,
+    "speed_limits": speed_limits,
+    "speed_missing": speed_missing,
+    "threads": threads,
+    "growth": growth,
+    "steps": steps,
+    "pictures": pictures,
 }
 
 
@@ -118,18 +185,33 @@ def minutes(entry: dict[str, Any]) -> str:
 
 
 def filled(text: str) -> str:
-    """The README with every marked table made anew."""
+    """A page with every marked table made anew."""
     return _MARKED.sub(
         lambda match: match[1] + "".join(f"{line}\n" for line in TABLES[match[2]]()) + match[4], text
     )
 
 
+def draw() -> None:
+    """Every plot anew; those of operations that are gone go too."""
+    for path in PLOTS.glob("*.png"):
+        path.unlink()
+    if SPEED.exists():
+        charts.draw(comparison.load(SPEED), PLOTS)
+    for path in (GROWTH, STEPS):
+        if path.exists():
+            study_report.draw(read(path), PLOTS)
+
+
 def main() -> None:
-    before = README.read_text()
-    after = filled(before)
-    if "--check" in sys.argv[1:]:
-        sys.exit("README.md is not what benchmarks/results say: run `make readme`" if after != before else 0)
-    README.write_text(after)
+    checking = "--check" in sys.argv[1:]
+    if not checking:
+        draw()
+    for page in PAGES:
+        before = page.read_text()
+        after = filled(before)
+        if checking and after != before:
+            sys.exit(f"{page.name} is not what benchmarks/results say: run `make readme`")
+        page.write_text(after)
 
 
 if __name__ == "__main__":

@@ -227,6 +227,14 @@ def test_ratios_best_share_and_targets(limits: Limits) -> None:
     assert row["cost"]["share"] == pytest.approx(row["cost"]["rate"] / 1e9)
 
 
+def test_threads_add_ours_on_one_and_an_aim(limits: Limits) -> None:
+    aims = Aims({"theirs": 1.0}, threads=1.8)
+    row = run_row(tiny(theirs(), aims=aims), replace(QUICK, threads=2, peers=False), limits)
+    assert [found["name"] for found in row["entries"]] == ["siamese_fast", "one thread"]
+    assert [(target["against"], target["ratio"]) for target in row["targets"]] == [("one thread", 1.8)]
+    assert entry(row, "one thread")["disagreement"] == 0
+
+
 def test_rows_have_names_of_their_own_and_cases_that_exist() -> None:
     assert len({work.name for work in WORK}) == len({work.slug for work in WORK}) == len(WORK)
     for work in WORK:

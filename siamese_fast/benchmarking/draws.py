@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from siamese_fast.benchmarking.contender import Inputs, Sizes
 
@@ -32,11 +33,12 @@ def batch_bfloat16(size: Sizes) -> Inputs:
 
 
 def hub(size: Sizes) -> Inputs:
-    """A batch whose first row, at the origin, is nearest to all others; `other` is one without a hub."""
+    """Rows on a sphere, the first at its centre and so nearest to all others; `other` has none there."""
     drawn = batch(size)
-    x = drawn["x"].clone()
+    other = normalize(drawn["x"])
+    x = other.clone()
     x[0] = 0
-    return {"x": x, "labels": drawn["labels"], "other": drawn["x"]}
+    return {"x": x, "labels": drawn["labels"], "other": other}
 
 
 def koch(size: Sizes) -> Inputs:

@@ -7,6 +7,7 @@ same work as ours: no normalisation, a mean over all anchors, the same margin.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 import numpy as np
@@ -158,9 +159,8 @@ def keops_nearest(k: int) -> Contender:
     """LazyTensor.Kmin_argKmin over squared differences."""
 
     def build(given: Inputs) -> Call:
-        (torch_part,) = _parts("pykeops", "torch")
-        q = torch_part.LazyTensor(given["q"][:, None, :])
-        s = torch_part.LazyTensor(given["s"][None, :, :])
+        lazy = lazy_tensor()
+        q, s = lazy(given["q"][:, None, :]), lazy(given["s"][None, :, :])
         return lambda: ((q - s) ** 2).sum(-1).Kmin_argKmin(k, dim=1)
 
     return Contender("KeOps", "published", build, ("pykeops",), compiled=True)
@@ -170,11 +170,9 @@ def keops_nearest_koch(k: int) -> Contender:
     """LazyTensor.Kmin_argKmin over the weighted differences; weights are not positive."""
 
     def build(given: Inputs) -> Call:
-        (torch_part,) = _parts("pykeops", "torch")
+        lazy = lazy_tensor()
         scale, bias = -given["weight"], given["bias"]
-        q = torch_part.LazyTensor((given["q"] * scale)[:, None, :])
-        s = torch_part.LazyTensor((given["s"] * scale)[None, :, :])
-        distances = (q - s).abs().sum(-1)
+        distances = (lazy((given["q"] * scale)[:, None]) - lazy((given["s"] * scale)[None])).abs().sum(-1)
         return lambda: bias - distances.Kmin(k, dim=1)
 
     return Contender("KeOps", "published", build, ("pykeops",), compiled=True)
@@ -206,6 +204,13 @@ def topk_product(k: int) -> Contender:
         return call
 
     return Contender("torch mm + topk", "published", build, needs=_score_matrix)
+
+
+def lazy_tensor() -> Any:
+    """KeOps' LazyTensor; it would print on standard output what it compiles."""
+    os.environ.setdefault("PYKEOPS_VERBOSE", "0")
+    (torch_part,) = _parts("pykeops", "torch")
+    return torch_part.LazyTensor
 
 
 def _score_matrix(size: Sizes) -> int:

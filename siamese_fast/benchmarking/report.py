@@ -31,6 +31,8 @@ def show(result: dict[str, Any], console: Console) -> None:
     for row in result["rows"]:
         console.print("", _row_table(row))
     console.print("", _summary(result))
+    if any(row["targets"] for row in result["rows"]):
+        console.print("", _aims(result))
     for row in result["rows"]:
         if row["gate"] != "passed":
             console.print(f"{row['name']}: not timed, gate {row['gate']}", style="bold red")
@@ -66,21 +68,29 @@ def _row_table(row: dict[str, Any]) -> Table:
 
 
 def _summary(result: dict[str, Any]) -> Table:
-    shown = table(
-        "summary", "row", "siamese_fast", "share of limit", "x published", "x constructed", "targets"
-    )
+    shown = table("summary", "row", "siamese_fast", "share of limit", "x published", "x constructed")
     for cells in summary(result):
         shown.add_row(*cells)
     return shown
 
 
-def summary(result: dict[str, Any]) -> list[tuple[str, str, str, str, str, str]]:
-    """One line a row: name, time, share of the limit, ratios to the best of both columns, targets."""
+def _aims(result: dict[str, Any]) -> Table:
+    """Every aim with what was reached; what is missed stands out."""
+    shown = table("aims", "row", "reached", "aim", "")
+    for row in result["rows"]:
+        for target in row["targets"]:
+            cells = (row["name"], *_aim(target), "met" if target["met"] else "MISSED")
+            shown.add_row(*cells, style=None if target["met"] else "bold red")
+    return shown
+
+
+def summary(result: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
+    """One line a row: name, time, share of the limit, ratios to the best of both columns."""
     lines = []
     for row in result["rows"]:
         ours = next(entry for entry in row["entries"] if entry["column"] == "ours")
         if ours["status"] != "timed":
-            lines.append((row["name"], ours["status"], "-", "-", "-", "-"))
+            lines.append((row["name"], ours["status"], "-", "-", "-"))
             continue
         share = row["cost"]["share"]
         rate = _rate(row["cost"]["rate"], row["cost"]["unit"])
@@ -91,27 +101,23 @@ def summary(result: dict[str, Any]) -> list[tuple[str, str, str, str, str, str]]
                 rate if share is None else f"{100 * share:.0f} % ({rate})",
                 _best(row, "published"),
                 _best(row, "constructed"),
-                "; ".join(map(_target, row["targets"])),
             )
         )
     return lines
 
 
-def _target(target: dict[str, Any]) -> str:
+def _aim(target: dict[str, Any]) -> tuple[str, str]:
+    """What was reached and what was wanted, in words."""
     wanted, reached, kind = target["ratio"], target["reached"], target.get("kind", "ratio")
     if kind == "memory":
-        found, aim = size(reached), f"at most {size(wanted)}"
-    elif kind == "share":
-        found = "-" if reached is None else f"{100 * reached:.0f} %"
-        aim = f"of {100 * wanted:.0f} % of the limit"
-    else:
-        found = "-" if reached is None else f"{reached:.2f}"
-        aim = f"of {wanted:.3g}x {target['against']}"
-    return f"{'met' if target['met'] else 'MISSED'}: {found} {aim}"
+        return size(reached), f"at most {size(wanted)}"
+    if kind == "share":
+        return "-" if reached is None else f"{100 * reached:.0f} %", f"{100 * wanted:.0f} % of the limit"
+    return "-" if reached is None else f"{reached:.2f}", f"{wanted:.3g}x {target['against']}"
 
 
-def markdown(result: dict[str, Any]) -> list[str]:
-    """The summary as lines of a Markdown table, with peak memory where it was measured."""
+def markdown(result: dict[str, Any], *, every: bool = True) -> list[str]:
+    """The summary as lines of a Markdown table, of every row or of the main ones; with peak memory."""
     columns = (
         "work",
         "siamese_fast",
@@ -121,10 +127,46 @@ def markdown(result: dict[str, Any]) -> list[str]:
         "peak memory",
     )
     lines = [line(columns), line(["---", *["---:"] * (len(columns) - 1)])]
-    for row, (name, time, share, published, constructed, _) in zip(
-        result["rows"], summary(result), strict=True
-    ):
-        lines.append(line((f"{name}, {row['stage']}", time, share, published, constructed, _memory(row))))
+    for row, (name, time, share, published, constructed) in zip(result["rows"], summary(result), strict=True):
+        if every or row.get("main", True):
+            lines.append(line((f"{name}, {row['stage']}", time, share, published, constructed, _memory(row))))
+    return lines
+
+
+def markdown_targets(result: dict[str, Any]) -> list[str]:
+    """What every row aims at and whether it is reached, as lines of a Markdown table."""
+    lines = [line(("work", "aim", "reached", "")), line(("---", "---", "---:", "---"))]
+    for row in result["rows"]:
+        for target in row["targets"]:
+            reached, aim = _aim(target)
+            lines.append(line((row["name"], aim, reached, "met" if target["met"] else "**missed**")))
+    return lines
+
+
+def markdown_limits(result: dict[str, Any]) -> list[str]:
+    """The machine's limits as lines of a Markdown table."""
+    lines = [line(("limit", "rate", "measured by")), line(("---", "---:", "---"))]
+    for name, limit in result["limits"].items():
+        rate = _rate(limit["rate"], limit["unit"].split("/")[0])
+        lines.append(line((_LIMITS.get(name, name), rate, limit["probe"])))
+    return lines
+
+
+def markdown_threads(result: dict[str, Any]) -> list[str]:
+    """Ours on the threads of the run and on one, interleaved, as lines of a Markdown table."""
+    threads = result["machine"]["threads"]
+    columns = ("work", "one thread", f"{threads} threads", "times faster", "share of their limit")
+    lines = [line(columns), line(("---", *["---:"] * 4))]
+    for row in result["rows"]:
+        entries = {
+            entry["column"] if entry["column"] == "ours" else entry["name"]: entry for entry in row["entries"]
+        }
+        if "one thread" not in row["ratios"]:
+            continue
+        share = row["cost"]["share"]
+        cells = (seconds(entries["one thread"]["median"]), seconds(entries["ours"]["median"]))
+        faster = f"{row['ratios']['one thread']:.2f}"
+        lines.append(line((row["name"], *cells, faster, "-" if share is None else f"{100 * share:.0f} %")))
     return lines
 
 

@@ -36,11 +36,19 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """Threads for every contender, the plan of a row, whether to measure peak memory, and what gates ours."""
+    """How rows are measured.
+
+    Attributes:
+        threads: for every contender.
+        plan: how long a row is timed.
+        memory: whether to measure peak memory. peers: whether others than ours take part.
+        gate: what keeps ours from being timed.
+    """
 
     threads: int = 1
     plan: harness.Plan = field(default_factory=harness.Plan)
     memory: bool = True
+    peers: bool = True
     gate: Gate = gate.failure
 
 
@@ -88,9 +96,7 @@ def run_row(
 ) -> dict[str, Any]:
     """One row; see the module for the states of its entries. With several threads, ours on one takes part."""
     torch.compiler.reset()
-    if settings.threads > 1:
-        alone = ours.one_thread(work.contenders[0], work.leaves, work.stage)
-        work = replace(work, contenders=(*work.contenders, alone))
+    work = _taking_part(work, settings)
     tell("gate")
     refusal = next((why for case in work.gate if (why := settings.gate(*case, work.dtype)) is not None), None)
     entries, calls = _prepare(work, settings, refusal, tell)
@@ -114,6 +120,18 @@ def run_row(
         "main": work.main,
         **figures.of_row(work, entries, measured, settings.threads),
     }
+
+
+def _taking_part(work: Work, settings: Settings) -> Work:
+    """The row with the contenders, and the aims, that the settings leave."""
+    contenders, aims = work.contenders, work.aims
+    if not settings.peers:
+        contenders = tuple(one for one in contenders if one.column in ("ours", "baseline"))
+        names = {one.name for one in contenders}
+        aims = replace(aims, ratios={name: ratio for name, ratio in aims.ratios.items() if name in names})
+    if settings.threads > 1:
+        contenders = (*contenders, ours.one_thread(work.contenders[0], work.leaves, work.stage))
+    return replace(work, contenders=contenders, aims=aims)
 
 
 def _prepare(

@@ -31,6 +31,7 @@ def bench(
     seconds: Annotated[
         float, typer.Option(min=0.01, help="To time a row for, all its contenders together.")
     ] = 6.0,
+    peers: Annotated[bool, typer.Option(help="Time other libraries and forms too.")] = True,
     memory: Annotated[bool, typer.Option(help="Measure peak memory too, in fresh processes.")] = True,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")
@@ -91,7 +92,7 @@ def bench(
     if list_rows:
         _list(rows, as_json)
         return
-    result = _measure(rows, suite.Settings(threads, Plan(seconds), memory))
+    result = _measure(rows, suite.Settings(threads, Plan(seconds), memory, peers))
     if output is not None:
         comparison.save(result, output)
         note(f"wrote {output}")

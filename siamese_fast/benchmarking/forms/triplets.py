@@ -14,6 +14,7 @@ from torch import Tensor
 from siamese_fast.benchmarking.contender import Call, Contender, Inputs
 from siamese_fast.benchmarking.draws import PER_CLASS
 from siamese_fast.benchmarking.ours import MARGIN, mined_distances
+from siamese_fast.benchmarking.peers import lazy_tensor
 
 BLOCK = 512
 _PENALTY = 1e6
@@ -139,7 +140,7 @@ def keops_extremes(gathers: bool = True) -> Contender:
     """Two KeOps reductions over squared distances, with a penalty where labels differ, or agree."""
 
     def mine(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        lazy: Any = importlib.import_module("pykeops.torch").LazyTensor
+        lazy = lazy_tensor()
         rows, columns = lazy(x[:, None, :]), lazy(x[None, :, :])
         classes = labels.to(x.dtype)
         apart = (lazy(classes[:, None, None]) - lazy(classes[None, :, None])).abs().clamp(0, 1)
