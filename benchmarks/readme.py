@@ -123,6 +123,13 @@ def steps() -> list[str]:
     return study_report.markdown(read(STEPS)) if STEPS.exists() else []
 
 
+def picture() -> list[str]:
+    """The plot of the first operation, or of growth where that was studied."""
+    stems = {GROWTH.stem: "cost as N grows", "batch-hard-triplet-loss": "batch-hard triplet loss"}
+    found = [(stem, title) for stem, title in stems.items() if (PLOTS / f"{stem}.png").exists()]
+    return [f"![{title}](benchmarks/results/plots/{stem}.png)" for stem, title in found[:1]]
+
+
 def pictures() -> list[str]:
     """Every plot, those of the rows in the order of the rows."""
     names = (
@@ -151,6 +158,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "threads": threads,
     "growth": growth,
     "steps": steps,
+    "picture": picture,
     "pictures": pictures,
 }
 

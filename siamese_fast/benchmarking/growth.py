@@ -31,12 +31,12 @@ class Budget:
 
     Attributes:
         process_seconds: for one process, its start included.
-        seconds: in all; a contender whose turn comes later is left out.
+        seconds: in all, small sizes of everybody first; what is left then is not measured.
         cap: bytes that one process may hold; None for 8 GB, or 70 % of the free memory if that is less.
     """
 
     process_seconds: float = 60.0
-    seconds: float = 300.0
+    seconds: float = 420.0
     cap: int | None = None
 
     def bytes(self) -> int:
@@ -61,23 +61,24 @@ def study(
     work = named(ROW)
     end = time.monotonic() + budget.seconds
     cap = budget.bytes()
-    found = []
-    for number, contender in enumerate(work.contenders):
-        entry: dict[str, Any] = {"name": contender.name, "column": contender.column, "points": []}
-        found.append(entry)
-        if missing := [library for library in contender.libraries if version_of(library) is None]:
-            entry["ended"] = f"missing: {', '.join(missing)} is not installed"
+    found = [_entry(contender) for contender in work.contenders]
+    turns = [(n, pair) for n in sizes for pair in zip(work.contenders, found, strict=True)]
+    for number, (n, (contender, entry)) in enumerate(turns):
+        if entry["ended"] is not None:
             continue
-
-        def point(n: int, contender: Contender = contender, number: int = number) -> Spent:
-            task = row_task(work, contender, threads)
-            left = min(budget.process_seconds, end - time.monotonic())
+        tell(f"{contender.name}, N={n}", number, len(turns))
+        task = {**row_task(work, contender, threads), "size": {**work.size, "N": n}}
+        left = min(budget.process_seconds, end - time.monotonic())
+        try:
             if left <= 0:
                 raise NotSpent("time", "the study's time was over")
-            tell(f"{contender.name}, N={n}", number, len(work.contenders))
-            return spend({**task, "size": {**work.size, "N": n}}, cap, left)
-
-        entry.update(_grown(point, sizes))
+            spent = spend(task, cap, left)
+        except NotSpent as error:
+            entry["ended"] = f"{error.cause}: {error}"
+        else:
+            entry["points"].append({"N": n, "seconds": spent.seconds, "bytes": spent.bytes})
+    for entry in found:
+        entry.update(_fitted(entry["points"]))
     return {
         "study": "growth",
         **describe(threads),
@@ -90,21 +91,15 @@ def study(
     }
 
 
-def _grown(point: Callable[[int], Spent], sizes: Sequence[int]) -> dict[str, Any]:
-    """Points until the first size that is not survived."""
-    points: list[dict[str, float]] = []
-    ended = None
-    for n in sizes:
-        try:
-            spent = point(n)
-        except NotSpent as error:
-            ended = f"{error.cause}: {error}"
-            break
-        points.append({"N": n, "seconds": spent.seconds, "bytes": spent.bytes})
+def _entry(contender: Contender) -> dict[str, Any]:
+    missing = [library for library in contender.libraries if version_of(library) is None]
+    ended = f"missing: {', '.join(missing)} is not installed" if missing else None
+    return {"name": contender.name, "column": contender.column, "points": [], "ended": ended}
+
+
+def _fitted(points: Sequence[dict[str, float]]) -> dict[str, Any]:
     return {
-        "points": points,
         "largest": points[-1]["N"] if points else None,
-        "ended": ended,
         "time_exponent": exponent([(one["N"], one["seconds"]) for one in points]),
         "memory_exponent": exponent([(one["N"], one["bytes"]) for one in points]),
     }

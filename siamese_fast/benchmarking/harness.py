@@ -20,7 +20,7 @@ Clock = Callable[[], float]
 _SHORTEST = 2e-3
 """Seconds that one sample lasts at least: faster calls are repeated within a sample."""
 
-_LONG = 2.0
+_LONG = 0.5
 """Times the whole plan: a call that takes longer is not warmed up twice and has fewer samples."""
 
 _FEWEST_OF_SLOW = 2

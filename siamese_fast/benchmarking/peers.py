@@ -63,7 +63,7 @@ def sentence_transformers() -> Contender:
     """BatchHardTripletLoss on given embeddings."""
 
     def build(given: Inputs) -> Call:
-        (losses,) = _parts("sentence_transformers", "losses")
+        (losses,) = _parts("sentence_transformers", "sentence_transformer.losses")
         loss = losses.BatchHardTripletLoss(model=None, margin=MARGIN)
         return lambda: loss.batch_hard_triplet_loss(given["labels"], given["x"])
 

@@ -23,7 +23,7 @@ _FAILED = 1
 
 
 def bench(
-    full: Annotated[bool, typer.Option("--full", help="Every row: about 15 minutes instead of 5.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Every row: half an hour instead of ten minutes.")] = False,
     only: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only rows whose name contains this.")
     ] = None,
@@ -52,7 +52,7 @@ def bench(
     growth: Annotated[
         bool,
         typer.Option(
-            "--growth", help="Instead: time and memory from N = 256 to 65536 under a cap; up to 5 minutes."
+            "--growth", help="Instead: time and memory from N = 256 to 65536 under a cap; up to 7 minutes."
         ),
     ] = False,
     steps: Annotated[

@@ -48,6 +48,7 @@ def _form(name: str, mine: Mine, gathers: bool, *libraries: str, bytes_a_pair: i
         "constructed",
         build,
         libraries,
+        compiled="pykeops" in libraries,
         answer=None if gathers else mined_distances,
         needs=lambda size: bytes_a_pair * size["N"] ** 2,
     )
