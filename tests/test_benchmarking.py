@@ -93,7 +93,7 @@ pytestmark = pytest.mark.usefixtures("threads")
 class KnownLimits(Limits):
     """Limits that take no time to measure."""
 
-    def of(self, name: str, working_set: int = 0) -> Limit | None:
+    def of(self, name: str, amount: float = 0) -> Limit | None:
         return Limit({"fma": 1e9, "abs": 2e9, "sign": 1e9}[name], "a second", "told")
 
 

@@ -51,12 +51,12 @@ def test_the_best_of_all_occasions_counts(monkeypatch: pytest.MonkeyPatch) -> No
     assert [found.of("fma").rate for _ in range(3)] == [2.0, 3.0, 3.0]  # type: ignore[union-attr]
 
 
-def test_a_bandwidth_belongs_to_a_working_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bandwidth_belongs_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "_bandwidth", lambda name, span, seconds: Limit(span, "byte/s", ""))
     monkeypatch.setattr(backend, "instruction_set", lambda: "some")
     found = Limits()
-    for working_set in (1, 60 * 2**20, 2**40):
-        found.of("read", working_set)
+    for amount in (1, 60 * 2**20, 2**40):
+        found.of("read", amount)
     assert list(found.found) == ["read 16 MiB", "read 32 MiB", "read 1024 MiB"]
 
 

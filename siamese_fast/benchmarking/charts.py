@@ -33,8 +33,7 @@ def _operation(name: str, rows: list[dict[str, Any]], folder: Path) -> Path:
         panel for panel in _PANELS if any(panel[0] in entry for row in rows for entry in row["entries"])
     ]
     bars = max(len(row["entries"]) for row in rows)
-    alone = growing is None or panels[0][0] == "peak_bytes"
-    fig = figure(5.6 * len(panels), max(1.6 + 0.36 * bars, 1.6 if alone else 4.2))
+    fig = figure(5.6 * len(panels), max(1.6 + 0.36 * bars, 4.2 if growing else 0.0))
     axes = fig.subplots(1, len(panels), squeeze=False)[0]
     for ax, (what, scale, label) in zip(axes, panels, strict=True):
         measured = [row for row in rows if any(what in entry for entry in row["entries"])]

@@ -9,9 +9,9 @@
     product     the fastest fp32 matrix product of torch and of numpy: how near a well-kept BLAS comes to fma
 
 The instruction mixes run from L1 on the threads of the run, in the instruction set of the kernels, see
-csrc/cpu/limits.inl. An array that fits a cache is read faster than memory, so bandwidths belong to a working
-set: they are measured on the largest of `SPANS` that is not larger. Every limit is the best of several
-samples, forms and occasions: interference only ever slows a probe down, and a limit must not be too low.
+csrc/cpu/limits.inl. An array that fits a cache is read faster than memory, so bandwidths belong to the size
+of what is passed over: they are measured on the largest of `SPANS` that is not larger. Every limit is the best
+of several samples, forms and occasions: interference slows a probe down, and a limit must not be too low.
 """
 
 from __future__ import annotations
@@ -63,11 +63,16 @@ class Limits:
         self.seconds = seconds
         self.found: dict[str, Limit] = {}
 
-    def of(self, name: str, working_set: int = 0) -> Limit | None:
-        """A limit of the machine; None without the C++ extension, whose loops are the probes."""
+    def of(self, name: str, amount: float = 0) -> Limit | None:
+        """A limit of the machine; None without the C++ extension, whose loops are the probes.
+
+        Args:
+            name: one of the module's.
+            amount: for a bandwidth, the bytes of the arrays that are passed over.
+        """
         if backend.instruction_set() is None and name != "product":
             return None
-        span = max((span for span in SPANS if span <= working_set), default=SPANS[0])
+        span = max((span for span in SPANS if span <= amount), default=SPANS[0])
         if name in MIXES:
             label, limit = name, _mix(name, self.seconds)
         elif name in BANDWIDTHS:

@@ -60,7 +60,7 @@ def run(
     """Measure rows.
 
     Args:
-        rows: from `work.select`.
+        rows: from `select`.
         settings: threads, how long, memory.
         progress: called with what is being done, rows done and rows in all.
 
@@ -102,7 +102,7 @@ def run_row(
     entries, calls = _prepare(work, settings, refusal, tell)
     limit_threads(settings.threads)
     tell("limits of the machine")
-    measured = {name: limits.of(name, work.cost.working_set) for name in work.cost.against}
+    measured = {name: limits.of(name, amount) for name, amount in work.cost.against.items()}
     tell("timing")
     for name, timing in harness.measure(calls, settings.plan).items():
         entries[name].update(timing.to_dict(), status="timed")

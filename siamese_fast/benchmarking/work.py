@@ -19,16 +19,15 @@ class Cost:
     Attributes:
         amount, unit: what the rate is stated in.
         counted: how the amount is counted, in words.
-        against: what is held against each limit of `limits`, in its unit; the least time is the sum of the
-            times that these take at the limits. Empty where no limit applies.
-        working_set: bytes that are passed over, which decide the caches that a bandwidth is measured in.
+        against: what is held against each limit of `limits`, in its unit: bytes are those of arrays that are
+            passed over once. The least time is the sum of the times that these take at the limits. Empty
+            where no limit applies.
     """
 
     amount: float
     unit: Literal["flop", "byte", "element"]
     counted: str
     against: Mapping[str, float] = field(default_factory=dict)
-    working_set: int = 0
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,9 @@ _FAILED = 1
 
 
 def bench(
-    full: Annotated[bool, typer.Option("--full", help="Every row: half an hour instead of ten minutes.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Every row: half an hour instead of ten minutes.")
+    ] = False,
     only: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only rows whose name contains this.")
     ] = None,

@@ -1,4 +1,7 @@
-"""The Koch head over all pairs, forward and backward."""
+"""The Koch head over all pairs, forward and backward.
+
+KeOps takes no part: it reduces over one side of the pairs, and here all logits [Q, S] are wanted.
+"""
 
 from __future__ import annotations
 

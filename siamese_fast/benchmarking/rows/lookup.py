@@ -105,7 +105,7 @@ def _serving(supports: int, *, half: bool = False) -> Work:
         draw=draws.queries_float16 if half else draws.queries,
         gate=(("nearest_support.prepared", "sqeuclidean"),),
         contenders=(ours.nearest(1), *peer),
-        cost=Cost(read, "byte", "the supports read once", {"read": read}, read),
+        cost=Cost(read, "byte", "the supports read once", {"read": read}),
         aims=Aims({FAISS: 1.7 if half else 1.0}, share=0.9),
         dtype=draws.FLOAT16 if half else draws.FLOAT32,
         main=True,

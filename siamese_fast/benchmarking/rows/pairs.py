@@ -27,7 +27,7 @@ def _forward(shape: tuple[int, int], *, full: bool = False) -> Work:
         draw=draws.pairs,
         gate=(("l1_similarity", "koch"),),
         contenders=(ours.pairs(), plain, forms.compiled(plain)),
-        cost=Cost(both, "byte", "h1 and h2 read once", {"read": both}, both),
+        cost=Cost(both, "byte", "h1 and h2 read once", {"read": both}),
         aims=Aims(share=0.9),
         full=full,
         main=not full,
@@ -50,7 +50,6 @@ def _loss(shape: tuple[int, int], ratio: float, *, full: bool = False) -> Work:
             "byte",
             "h1 and h2 read, then read again while two gradients are written",
             {"read": both, "copy": 2 * both},
-            2 * both,
         ),
         leaves=_LEAVES,
         aims=Aims({forms.compiled(plain).name: ratio}),
@@ -71,9 +70,7 @@ def _loss_and_gradients(shape: tuple[int, int], *, full: bool = False) -> Work:
         draw=draws.pairs,
         gate=(("l1_similarity_bce_grad", "mean"),),
         contenders=(ours.pairs_bce_grad(), form),
-        cost=Cost(
-            2 * both, "byte", "h1 and h2 read once, two gradients written", {"copy": 2 * both}, 2 * both
-        ),
+        cost=Cost(2 * both, "byte", "h1 and h2 read once, two gradients written", {"copy": 2 * both}),
         aims=Aims({form.name: 4.0}, share=0.9),
         full=full,
         main=True,
@@ -90,9 +87,7 @@ def _half() -> Work:
         draw=draws.pairs_bfloat16,
         gate=(("l1_similarity_bce", "mean"),),
         contenders=(ours.pairs_bce(), ours.converted(ours.pairs_bce())),
-        cost=Cost(
-            1.5 * both, "byte", "as in float32, of half the bytes", {"read": both / 2, "copy": both}, both
-        ),
+        cost=Cost(1.5 * both, "byte", "as in float32, of half the bytes", {"read": both / 2, "copy": both}),
         leaves=_LEAVES,
         aims=Aims({ours.CONVERTED: 1.0}),
         dtype=draws.BFLOAT16,
