@@ -10,8 +10,8 @@
 
 The instruction mixes run from L1 on the threads of the run, in the instruction set of the kernels, see
 csrc/cpu/limits.inl. An array that fits a cache is read faster than memory, so bandwidths belong to the size
-of what is passed over: they are measured on the largest of `SPANS` that is not larger. Every limit is the best
-of several samples, forms and occasions: interference slows a probe down, and a limit must not be too low.
+of what is passed over: they are measured on the largest of `SPANS` that is not larger. Every limit is the
+best of several samples, forms and occasions: interference slows a probe, and a limit must not be too low.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def _class_scores(metric: str, reduce: str, form: Contender, *, full: bool = Fal
         aims=Aims({form.name: 3.0}, threads=1.8),
         full=full,
         memory=True,
-        main=True,
+        main=not full,
     )
 
 

@@ -55,7 +55,7 @@ def _loss(shape: tuple[int, int], ratio: float, *, full: bool = False) -> Work:
         aims=Aims({forms.compiled(plain).name: ratio}),
         full=full,
         memory=not full,
-        main=True,
+        main=not full,
     )
 
 
@@ -73,7 +73,7 @@ def _loss_and_gradients(shape: tuple[int, int], *, full: bool = False) -> Work:
         cost=Cost(2 * both, "byte", "h1 and h2 read once, two gradients written", {"copy": 2 * both}),
         aims=Aims({form.name: 4.0}, share=0.9),
         full=full,
-        main=True,
+        main=not full,
     )
 
 

@@ -123,7 +123,7 @@ ROWS = (
         Aims({"best peer": 3.0, PML: 75.0}, memory=60 * _MEGABYTE, threads=1.8),
         full=True,
     ),
-    _loss(1024, 512, Aims({"best peer": 2.3}), full=True),
+    _loss(1024, 512, Aims({"best peer": 2.3}), full=True, main=False),
     _loss(4096, 512, Aims({"best peer": 2.3}), full=True),
     _mining(4096),
     _mining(16384, full=True),
