@@ -34,7 +34,7 @@ quality: $(READY)  ## accuracy of every recipe over seeds; SIAMESE_FAST_OMNIGLOT
 	@$(BIN)/python benchmarks/quality.py
 
 bench: $(PEERS)  ## speed against other libraries, the small set
-	@$(BIN)/siamese-fast bench
+	@$(BIN)/siamese-fast bench --seconds 3
 
 bench-full: $(PEERS)  ## every row and study, into benchmarks/results, for `make readme`
 	@$(BIN)/siamese-fast bench --full --output benchmarks/results/speed.json

@@ -75,7 +75,6 @@ def _mining(n: int, *, full: bool = False) -> Work:
         cost=_product(size),
         aims=Aims(share=0.8, threads=1.8),
         full=full,
-        memory=not full,
         main=not full,
     )
 
