@@ -51,8 +51,8 @@ class Limit:
 class Limits:
     """The limits of one run at one number of threads.
 
-    A limit is measured anew before every row that is held against it, and the best so far counts: the clock
-    of a machine changes within minutes.
+    A limit is measured anew before and after every row that is held against it, and the best so far counts:
+    the clock of a machine changes within minutes.
 
     Attributes:
         found: every limit so far by its name, that of a bandwidth with its array.

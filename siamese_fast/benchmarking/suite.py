@@ -22,7 +22,7 @@ from torch import Tensor
 from siamese_fast.benchmarking import figures, gate, harness, ours
 from siamese_fast.benchmarking.contender import Call, Contender, disagreement, stage_call
 from siamese_fast.benchmarking.isolated import peak_bytes
-from siamese_fast.benchmarking.limits import Limits
+from siamese_fast.benchmarking.limits import Limit, Limits
 from siamese_fast.benchmarking.machine import describe, limit_threads, memory_bytes, version_of
 from siamese_fast.benchmarking.work import Work
 
@@ -102,12 +102,13 @@ def run_row(
     entries, calls = _prepare(work, settings, refusal, tell)
     limit_threads(settings.threads)
     tell("limits of the machine")
-    measured = {name: limits.of(name, amount) for name, amount in work.cost.against.items()}
+    _limits_of(work, limits)
     tell("timing")
     for name, timing in harness.measure(calls, settings.plan).items():
         entries[name].update(timing.to_dict(), status="timed")
     calls.clear()
     gc.collect()
+    measured = _limits_of(work, limits)
     if settings.memory and work.memory and refusal is None:
         _add_memory(work, settings, entries, tell)
     return {
@@ -120,6 +121,11 @@ def run_row(
         "main": work.main,
         **figures.of_row(work, entries, measured, settings.threads),
     }
+
+
+def _limits_of(work: Work, limits: Limits) -> dict[str, Limit | None]:
+    """What the row is held against; asked for before and after its timing, as the best occasion counts."""
+    return {name: limits.of(name, amount) for name, amount in work.cost.against.items()}
 
 
 def _taking_part(work: Work, settings: Settings) -> Work:
