@@ -208,7 +208,8 @@ def topk_product(k: int) -> Contender:
 
 def lazy_tensor() -> Any:
     """KeOps' LazyTensor; it would print on standard output what it compiles."""
-    os.environ.setdefault("PYKEOPS_VERBOSE", "0")
+    for name in ("KEOPS_VERBOSE", "PYKEOPS_VERBOSE"):
+        os.environ.setdefault(name, "0")
     (torch_part,) = _parts("pykeops", "torch")
     return torch_part.LazyTensor
 
