@@ -32,7 +32,6 @@ from siamese_fast.recipes import RECIPES, train_recipe
 
 RESULTS = Path(__file__).parent / "results" / "quality.json"
 ARCHIVE = "images_background_small1"
-_JITTERS = 4
 _DEVICE = (
     "processor",
     "instruction_set",
@@ -111,7 +110,7 @@ def of_glyphs(model: Any, pixels: bool = False) -> dict[str, float]:
 
 def of_runs(network: SiameseNetwork, root: Path, size: int) -> dict[str, float]:
     runs = data.omniglot_runs(root, size=size)
-    views = {"views": right_angles(), "jitters": jitters(_JITTERS)}
+    views = {"views": right_angles(), "jitters": jitters()}
     return {
         "runs_error": omniglot_runs_error(network, runs, pixels=False).error,
         "runs_error_views": omniglot_runs_error(network, runs, pixels=False, **views).error,
