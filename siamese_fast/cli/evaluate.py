@@ -118,9 +118,7 @@ def _official_runs(named: Named, root: Path | None, views: bool) -> dict[str, An
         runs = data.omniglot_runs(root, size=inputs.size, drawn=inputs.drawn)
     if not views:
         return omniglot_runs_error(named.model.network, runs).to_dict()
-    return omniglot_runs_error(
-        named.model.network, runs, views=right_angles(), jitters=jitters()
-    ).to_dict()
+    return omniglot_runs_error(named.model.network, runs, views=right_angles(), jitters=jitters()).to_dict()
 
 
 def _show(console: Console, named: Named, results: dict[str, dict[str, Any]]) -> None:
