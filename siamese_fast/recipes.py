@@ -105,7 +105,14 @@ RECIPES: dict[str, Recipe] = {
         _GLYPHS, method="triplets", embedding_dim=None, p=32, k=4, augment=Augmentation(elastic=0.05)
     ),
     "omniglot-triplets": _OMNIGLOT,
-    "omniglot-softmax": replace(_OMNIGLOT, method="softmax", options=FitOptions(steps=2400), p=32, k=4),
+    "omniglot-softmax": replace(
+        _OMNIGLOT,
+        method="softmax",
+        options=FitOptions(steps=2400),
+        p=32,
+        k=4,
+        augment=Augmentation(rotation=18, scale=0.2, shear=0.25, elastic=0.06),
+    ),
     "omniglot-bce": replace(_OMNIGLOT, method="bce", options=FitOptions(steps=700), p=32, k=4),
     "omniglot-pairs": replace(_OMNIGLOT, method="pairs"),
 }
