@@ -89,14 +89,15 @@ def parse() -> argparse.Namespace:
 
 def measure(name: str, seed: int, root: Path | None) -> dict[str, Any]:
     """Train one network from one seed and measure it."""
-    if RECIPES[name].data == "glyphs":
+    recipe = RECIPES[name]
+    if recipe.data == "glyphs":
         network, history = train_recipe(name, seed)
         scores = of_glyphs(network)
     else:
         assert root is not None
-        images = data.omniglot(root, ARCHIVE, size=RECIPES[name].augment.size)
+        images = data.omniglot(root, ARCHIVE, recipe.augment.size, drawn=recipe.drawn)
         network, history = train_recipe(name, seed, images=images)
-        scores = of_runs(network, root, RECIPES[name].augment.size)
+        scores = of_runs(network, data.omniglot_runs(root, recipe.augment.size, drawn=recipe.drawn))
     times = {"cpu_minutes": history.last("cpu_seconds") / 60, "minutes": history.last("seconds") / 60}
     return {"seed": seed, **scores, **times, "steps": history.last("step")}
 
@@ -109,8 +110,7 @@ def of_glyphs(model: Any, pixels: bool = False) -> dict[str, float]:
     }
 
 
-def of_runs(network: SiameseNetwork, root: Path, size: int) -> dict[str, float]:
-    runs = data.omniglot_runs(root, size=size)
+def of_runs(network: SiameseNetwork, runs: list[data.OneShotRun]) -> dict[str, float]:
     views = {"views": right_angles(), "jitters": jitters()}
     return {
         "runs_error": omniglot_runs_error(network, runs, pixels=False).error,

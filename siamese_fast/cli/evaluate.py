@@ -56,7 +56,7 @@ def evaluate(
         bool,
         typer.Option(
             "--views",
-            help="On omniglot: average over quarter turns, each at the best match of slightly changed images.",
+            help="On omniglot: average over quarter turns, each at the best match of changed images.",
         ),
     ] = False,
     omniglot: Omniglot = None,
