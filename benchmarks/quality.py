@@ -122,9 +122,9 @@ def raw_pixels(root: Path | None) -> dict[str, float]:
     """What needs no training: the nearest support image by Euclidean distance."""
     found = of_glyphs(pixel_classifier())
     if root is not None:
-        found["runs_error"] = omniglot_runs_error(
-            pixel_classifier(), data.omniglot_runs(root), pixels=False
-        ).error
+        for name, drawn in (("runs_error", None), ("runs_error_cut", 20)):
+            runs = data.omniglot_runs(root, drawn=drawn)
+            found[name] = omniglot_runs_error(pixel_classifier(), runs, pixels=False).error
     return found
 
 

@@ -55,8 +55,9 @@ def omniglot() -> list[str]:
     for method, entry in entries(found, "omniglot"):
         cells = (cell(entry, "runs_error"), cell(entry, "runs_error_views"), minutes(entry))
         lines.append(row(_METHODS[method], *cells))
-    if "runs_error" in found.get("raw_pixels", {}):
-        lines.append(row("nearest raw pixels", f"{100 * found['raw_pixels']['runs_error']:.1f} %", "-", "-"))
+    for name, page in (("runs_error", "whole page"), ("runs_error_cut", "cut to the ink")):
+        if name in (pixels := found.get("raw_pixels", {})):
+            lines.append(row(f"nearest raw pixels, {page}", f"{100 * pixels[name]:.1f} %", "-", "-"))
     return lines
 
 
