@@ -60,18 +60,25 @@ def omniglot() -> list[str]:
     for method, entry in entries(found, "omniglot"):
         cells = (cell(entry, "runs_error"), cell(entry, "runs_error_views"), minutes(entry))
         lines.append(row(_METHODS[method], *cells))
-    if "runs_error" in found.get("raw_pixels", {}):
-        lines.append(row("nearest raw pixels", f"{100 * found['raw_pixels']['runs_error']:.1f} %", "-", "-"))
+    for name, page in (("runs_error", "whole page"), ("runs_error_cut", "cut to the ink")):
+        if name in (pixels := found.get("raw_pixels", {})):
+            lines.append(row(f"nearest raw pixels, {page}", f"{100 * pixels[name]:.1f} %", "-", "-"))
     return lines
 
 
 def machine() -> list[str]:
-    """Where the accuracies were measured."""
-    device = read(QUALITY).get("device")
-    if device is None:
+    """Where the accuracies were measured, and which of them if not all in one place."""
+    places: dict[str, list[str]] = {}
+    for name, entry in read(QUALITY).get("recipes", {}).items():
+        device = entry["device"]
+        where = f"{device['processor']} ({device['instruction_set']}), torch {device['libraries']['torch']}"
+        places.setdefault(where, []).append(name)
+    if not places:
         return []
-    where = f"{device['processor']} ({device['instruction_set']}), torch {device['libraries']['torch']}"
-    return [f"Measured on one core of {where}."]
+    if len(places) == 1:
+        return [f"Measured on one core of {next(iter(places))}."]
+    parts = (f"{', '.join(names)} on {where}" for where, names in places.items())
+    return [f"Measured on one core: {'; '.join(parts)}."]
 
 
 def speed() -> list[str]:
@@ -183,7 +190,9 @@ def row(*cells: str) -> str:
 
 
 def cell(entry: dict[str, Any], name: str) -> str:
-    """Mean over the seeds and its standard error, in percent."""
+    """Mean over the seeds and its standard error, in percent; a dash where it was not measured."""
+    if name not in entry["mean"]:
+        return "-"
     mean, error = entry["mean"][name], entry["standard_error"][name]
     return f"{100 * mean:.1f} %" if error is None else f"{100 * mean:.1f} ± {100 * error:.1f} %"
 

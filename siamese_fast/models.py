@@ -152,8 +152,8 @@ def train_default(method: DefaultMethod, *, seed: int = 0, progress: bool = True
 
 
 def inputs_of(recipe: Recipe) -> Inputs:
-    """The images that a recipe's network takes: glyphs are cut to their ink, drawings keep their page."""
-    return Inputs(size=recipe.augment.size, drawn=20 if recipe.data == "glyphs" else None)
+    """The images that a recipe's network takes."""
+    return Inputs(size=recipe.augment.size, drawn=recipe.drawn)
 
 
 def _logit(probability: float) -> float:

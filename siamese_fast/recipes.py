@@ -45,6 +45,8 @@ class Recipe:
         method: "triplets", "softmax", "bce" or "pairs".
         channels, embedding_dim: of the `ConvEncoder`.
         p, k: classes and examples of each in a batch; `pairs` takes p * k / 2 pairs.
+        drawn: the longest side of the ink in pixels, moved to the middle, as in `omniglot`; None keeps the
+            page. Glyphs are always drawn at 20.
         augment: changes of the images.
         rotations: train every class turned by 0, 90, 180 and 270 degrees as a class of its own.
         options: of `fit`; its seed is replaced.
@@ -57,6 +59,7 @@ class Recipe:
     embedding_dim: int | None = None
     p: int = 32
     k: int = 4
+    drawn: int | None = 20
     augment: Augmentation = field(default_factory=Augmentation)
     rotations: bool = True
 
@@ -96,6 +99,7 @@ _OMNIGLOT = Recipe(
     options=FitOptions(steps=3600),
     p=64,
     k=2,
+    drawn=None,
     augment=Augmentation(elastic=0.03),
 )
 
@@ -105,7 +109,15 @@ RECIPES: dict[str, Recipe] = {
         _GLYPHS, method="triplets", embedding_dim=None, p=32, k=4, augment=Augmentation(elastic=0.05)
     ),
     "omniglot-triplets": _OMNIGLOT,
-    "omniglot-softmax": replace(_OMNIGLOT, method="softmax", options=FitOptions(steps=2400), p=32, k=4),
+    "omniglot-softmax": replace(
+        _OMNIGLOT,
+        method="softmax",
+        options=FitOptions(steps=1500),
+        p=32,
+        k=4,
+        drawn=20,
+        augment=Augmentation(rotation=15, shear=0.2, elastic=0.05),
+    ),
     "omniglot-bce": replace(_OMNIGLOT, method="bce", options=FitOptions(steps=700), p=32, k=4),
     "omniglot-pairs": replace(_OMNIGLOT, method="pairs"),
 }
@@ -185,7 +197,7 @@ def one_shot_validation(recipe: Recipe, root: str | Path | None = None) -> Valid
         return lambda network: {
             "accuracy": one_shot_episodes(network, test, n_way=20, n_episodes=50, pixels=False).accuracy
         }
-    runs = omniglot_runs(_needed(root), size=recipe.augment.size)
+    runs = omniglot_runs(_needed(root), recipe.augment.size, drawn=recipe.drawn)
     return lambda network: {"accuracy": 1 - omniglot_runs_error(network, runs, pixels=False).error}
 
 
@@ -198,7 +210,7 @@ def _needed(root: str | Path | None) -> str | Path:
 def _load(recipe: Recipe, root: str | Path | None) -> ImageSet:
     if recipe.data == "glyphs":
         return glyphs("train")
-    return omniglot(_needed(root), size=recipe.augment.size)
+    return omniglot(_needed(root), size=recipe.augment.size, drawn=recipe.drawn)
 
 
 def _lengths(options: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from PIL import Image
 
 from siamese_fast import data
 from siamese_fast.data import _download
+from siamese_fast.models import inputs_of
+from siamese_fast.recipes import RECIPES, one_shot_validation, train_recipe
 
 REAL = Path(
     os.environ.get("SIAMESE_FAST_OMNIGLOT", Path(__file__).parents[2] / "shared" / "data" / "omniglot")
@@ -200,6 +203,20 @@ def test_no_network(mirror):
     with pytest.raises(ValueError, match="known checksums"):
         data.omniglot(mirror, "all_runs", fetch=True)
     assert not list(mirror.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:the network is not calibrated")
+@pytest.mark.parametrize(("drawn", "accuracy"), [(None, 1.0), (20, 0.25)])
+def test_a_recipe_reads_drawings_as_it_says(tmp_path, drawn, accuracy):
+    """The strokes differ in their place on the page alone: cut to their ink they are all the same."""
+    background(tmp_path)
+    runs(tmp_path)
+    recipe = RECIPES["omniglot-triplets"]
+    options = replace(recipe.options, steps=2, progress=False)
+    recipe = replace(recipe, options=options, channels=(4, 4), p=2, k=2, drawn=drawn)
+    trained = train_recipe(recipe, root=tmp_path, validate=one_shot_validation(recipe, tmp_path))
+    assert trained.history.last("accuracy") == pytest.approx(accuracy)
+    assert inputs_of(recipe).drawn == drawn
 
 
 @needs_real

@@ -99,6 +99,29 @@ def test_runs_without_and_with_views() -> None:
         evaluation.omniglot_runs_error(nn.Flatten(), [])
 
 
+def test_the_best_jitter_counts_and_views_are_averaged() -> None:
+    """Against the formula, written out over all pairs of changed images."""
+    generator = torch.Generator().manual_seed(0)
+    support, query = torch.rand(2, 20, 1, 6, 6, generator=generator)
+    views, jitters = evaluation.right_angles()[:2], (lambda x: x, lambda x: x.roll(1, -1), lambda x: x**3)
+    scores = torch.stack(
+        [
+            -torch.cdist(a(view(query)).flatten(1), b(view(support)).flatten(1))
+            for view in views
+            for a in jitters
+            for b in jitters
+        ]
+    ).view(2, 9, 20, 20)
+    right = scores.amax(1).mean(0).argmax(1)
+    assert not right.equal(scores.mean((0, 1)).argmax(1)) and not right.equal(scores.amax((0, 1)).argmax(1))
+    for answer, error in ((right, 0.0), ((right + 1) % 20, 1.0)):
+        whole = OneShotRun("run01", support, query, answer)
+        found = evaluation.omniglot_runs_error(
+            nn.Flatten(), [whole], views=views, jitters=jitters, pixels=False
+        )
+        assert (found.error, found.views) == (error, 18)
+
+
 def test_each_query_of_a_run_is_decided_alone() -> None:
     whole = run()
     halves = [

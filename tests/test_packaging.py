@@ -122,6 +122,7 @@ class TestReadme:
         readme = script("readme")
         entry: dict[str, Any] = {
             "runs": [{}],
+            "device": {"processor": "A", "instruction_set": "avx2", "libraries": {"torch": "2.13.0"}},
             "mean": {"digits_accuracy": 0.8123, "letters_accuracy": 0.75, "cpu_minutes": 2.04},
             "standard_error": {"digits_accuracy": 0.0042, "letters_accuracy": None},
         }
@@ -131,6 +132,33 @@ class TestReadme:
         text = readme.filled("a\n<!-- table: glyphs -->\nold\n<!-- end -->\nb")
         assert "| pairs: Koch head, in-batch softmax | 81.2 ± 0.4 % | 75.0 % | 2.0 |\n<!-- end -->\nb" in text
         assert "old" not in text
+
+    def test_a_table_says_what_was_not_measured_and_where_the_rest_was(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        readme = script("readme")
+
+        def entry(processor: str, **mean: float) -> dict[str, Any]:
+            device = {"processor": processor, "instruction_set": "avx2", "libraries": {"torch": "2.13.0"}}
+            errors = dict.fromkeys(mean)
+            return {
+                "runs": [{}],
+                "device": device,
+                "mean": {**mean, "cpu_minutes": 1},
+                "standard_error": errors,
+            }
+
+        path = tmp_path / "quality.json"
+        monkeypatch.setattr(readme, "QUALITY", path)
+        one = {"omniglot-bce": entry("A", runs_error=0.2), "omniglot-softmax": entry("A", runs_error=0.1)}
+        path.write_text(json.dumps({"recipes": one}))
+        assert readme.machine() == ["Measured on one core of A (avx2), torch 2.13.0."]
+        assert readme.omniglot()[-1].endswith("| 20.0 % | - | 1.0 |")
+        path.write_text(json.dumps({"recipes": {**one, "omniglot-bce": entry("B", runs_error=0.2)}}))
+        (line,) = readme.machine()
+        assert line.startswith(
+            "Measured on one core: omniglot-bce on B (avx2), torch 2.13.0; omniglot-softmax on A"
+        )
 
 
 def canonical(name: str) -> str:

@@ -33,7 +33,6 @@ from siamese_fast.evaluation import (
 )
 
 _MEASURES = ("one-shot", "verification", "retrieval")
-_JITTERS = 4
 
 
 def evaluate(
@@ -56,7 +55,8 @@ def evaluate(
     views: Annotated[
         bool,
         typer.Option(
-            "--views", help="On omniglot: average over quarter turns and small changes of the images."
+            "--views",
+            help="On omniglot: average over quarter turns, each at the best match of changed images.",
         ),
     ] = False,
     omniglot: Omniglot = None,
@@ -118,9 +118,7 @@ def _official_runs(named: Named, root: Path | None, views: bool) -> dict[str, An
         runs = data.omniglot_runs(root, size=inputs.size, drawn=inputs.drawn)
     if not views:
         return omniglot_runs_error(named.model.network, runs).to_dict()
-    return omniglot_runs_error(
-        named.model.network, runs, views=right_angles(), jitters=jitters(_JITTERS)
-    ).to_dict()
+    return omniglot_runs_error(named.model.network, runs, views=right_angles(), jitters=jitters()).to_dict()
 
 
 def _show(console: Console, named: Named, results: dict[str, dict[str, Any]]) -> None:

@@ -151,7 +151,8 @@ def _prepare(job: Job, omniglot: Path | None) -> tuple[Recipe, Inputs, ImageSet]
                 "the folder of Omniglot's archives is needed for --data omniglot", param_hint="--omniglot"
             )
         with blaming("--omniglot"):
-            return recipe, inputs_of(recipe), data.omniglot(omniglot, size=recipe.augment.size)
+            images = data.omniglot(omniglot, size=recipe.augment.size, drawn=recipe.drawn)
+            return recipe, inputs_of(recipe), images
     if not Path(job.data).exists():
         raise typer.BadParameter(
             f"{job.data} is neither glyphs, omniglot, a folder nor a CSV file", param_hint="--data"
