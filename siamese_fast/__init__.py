@@ -27,7 +27,7 @@ from siamese_fast.ops import (
 )
 
 if TYPE_CHECKING:
-    from siamese_fast import data, evaluation, losses, network, ops, recipes
+    from siamese_fast import data, distributed, evaluation, losses, network, ops, recipes
     from siamese_fast.losses import (
         BatchHardTripletLoss,
         KochAllPairsLoss,
@@ -62,6 +62,7 @@ __all__ = [
     "data",
     "distance",
     "distance_matrix",
+    "distributed",
     "evaluation",
     "fit",
     "hardest_pairs",
@@ -96,7 +97,7 @@ _HOME = {
     "fit": "training",
     "train_recipe": "recipes",
 }
-_MODULES = ("data", "evaluation", "losses", "network", "prediction", "recipes", "training")
+_MODULES = ("data", "distributed", "evaluation", "losses", "network", "prediction", "recipes", "training")
 
 backend.install()
 

@@ -34,6 +34,12 @@ def distance(x: Tensor, y: Tensor, metric: str = "euclidean") -> Tensor:
     return distances
 
 
+def row_distances(x: Tensor, y: Tensor, metric: str) -> Tensor:
+    """`distance` for checked arguments without gradient, rows of unit length for cosine."""
+    distances: Tensor = _op(x, y, metric)
+    return distances
+
+
 def distance_matrix(x: Tensor, y: Tensor, metric: str = "euclidean") -> Tensor:
     """Distances of every row of x [N, D] to every row of y [M, D]: [N, M], smaller is nearer.
 

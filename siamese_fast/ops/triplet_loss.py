@@ -76,7 +76,7 @@ def batch_hard_triplet_loss(
         >>> loss = batch_hard_triplet_loss(embeddings, labels, margin=0.2)
         >>> loss.backward()
     """
-    _check_options(margin, metric, reduction, no_triplet)
+    check_options(margin, metric, reduction, no_triplet)
     x, labels, ref, ref_labels, self_index = mining_arguments(x, labels, ref, ref_labels, self_index)
     if normalize or metric == "cosine":
         x, ref = metrics.unit_rows(x), None if ref is None else metrics.unit_rows(ref)
@@ -125,7 +125,7 @@ def triplet_loss(
         >>> loss = triplet_loss(encoder(a), encoder(p), encoder(n), margin=0.2)
         >>> loss = triplet_loss(a_index, p_index, n_index, embeddings=x)
     """
-    _check_options(margin, metric, reduction, "skip")
+    check_options(margin, metric, reduction, "skip")
     hinge = "softplus" if smooth or margin is None else "relu"
     options = (float(margin or 0.0), metric, hinge, reduction)
     unit = normalize or metric == "cosine"
@@ -151,11 +151,29 @@ def triplet_loss(
     return by_index
 
 
-def _check_options(margin: float | None, metric: str, reduction: str, no_triplet: str) -> None:
+def check_options(margin: float | None, metric: str, reduction: str, no_triplet: str) -> None:
     check.margin(margin)
     check.choice("metric", metric, check.METRICS)
     check.choice("reduction", reduction, REDUCTIONS)
     check.choice("no_triplet", no_triplet, NO_TRIPLET)
+
+
+def losses_of_chosen(
+    x: Tensor,
+    table: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    margin: float | None,
+    metric: str,
+    smooth: bool,
+    zero_positive: bool,
+) -> Tensor:
+    """Loss `[N]` of each row of `x` with rows of `table`, -1 for none; differentiable, arguments checked."""
+    hinge = "softplus" if smooth or margin is None else "relu"
+    losses: Tensor = _apply(
+        x, table, None, positive, negative, float(margin or 0.0), metric, hinge, "none", zero_positive
+    )[0]
+    return losses
 
 
 def _select(x: Tensor, index: Tensor | None) -> Tensor:

@@ -1,0 +1,1 @@
+"""Checks that every rank of a spawned world runs; see `tests/distributed_world.py`."""
