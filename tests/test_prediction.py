@@ -271,7 +271,7 @@ def test_queries_are_taken_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         classifier.kneighbors(queries, 2)[1],
         classifier.predict(queries),
     )
-    monkeypatch.setattr("siamese_fast.prediction.classifier._QUERY_ROWS", 8)
+    monkeypatch.setattr("siamese_fast.prediction.classifier.QUERY_ROWS", 8)
     monkeypatch.setattr("siamese_fast.prediction.gallery.SCORES", 21)
     parts = (
         classifier.class_scores(queries),
@@ -288,7 +288,7 @@ def test_many_classes_are_decided_by_the_two_nearest(monkeypatch: pytest.MonkeyP
     truth = np.arange(60) % 30
     few = (*classifier.predict(queries, return_ties=True), classifier.score(queries, truth))
     monkeypatch.setattr("siamese_fast.prediction.classifier._MANY_CLASSES", 2)
-    monkeypatch.setattr("siamese_fast.prediction.classifier._QUERY_ROWS", 7)
+    monkeypatch.setattr("siamese_fast.prediction.classifier.QUERY_ROWS", 7)
     many = (*classifier.predict(queries, return_ties=True), classifier.score(queries, truth))
     for one, other in zip(few, many, strict=True):
         assert np.array_equal(one, other)

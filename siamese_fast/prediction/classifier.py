@@ -34,7 +34,7 @@ from siamese_fast.prediction.inputs import (
     label_kind,
 )
 
-_QUERY_ROWS = 4096
+QUERY_ROWS = 4096
 _MANY_CLASSES = 4096
 
 
@@ -55,6 +55,10 @@ class OneShotClassifier(Estimator):
         unknown_label: what `predict` answers for such a query.
         temperature: `predict_proba` is the softmax of scores / temperature.
         batch_size: raw examples encoded at a time.
+        approximate: a faiss index (extra `faiss`) that proposes supports to `kneighbors`, and under
+            reduce="max" to `predict` and `score`, as in "IVF1024,Flat;nprobe=32": a factory string and search
+            parameters. Scores stay exact, a nearest support may be missed (`kneighbors` has position -1
+            where too few are found). For metrics, not for heads with parameters. None: exact.
 
     Attributes:
         classes_: the labels known, sorted `[C]`, in their own dtype.
@@ -82,6 +86,7 @@ class OneShotClassifier(Estimator):
         unknown_label: Any = None,
         temperature: float = 1.0,
         batch_size: int = 256,
+        approximate: str | None = None,
     ) -> None:
         self.encoder = encoder
         self.head = head
@@ -91,6 +96,7 @@ class OneShotClassifier(Estimator):
         self.unknown_label = unknown_label
         self.temperature = temperature
         self.batch_size = batch_size
+        self.approximate = approximate
 
     def fit(self, X: Any, y: Any) -> Self:
         """Remember the support set: examples `X`, one a row, and their labels `y` `[S]`.
@@ -180,9 +186,9 @@ class OneShotClassifier(Estimator):
         1 <= n_neighbors <= S. `return_distance=False` returns the positions alone.
         """
         rows = self._rows(X)
-        if not 1 <= n_neighbors <= len(self.support_):
+        if not 1 <= n_neighbors <= len(self._gallery):
             raise ValueError(
-                f"n_neighbors must be in 1 .. {len(self.support_)} (the examples held), got {n_neighbors}"
+                f"n_neighbors must be in 1 .. {len(self._gallery)} (the examples held), got {n_neighbors}"
             )
         found = [self._gallery.nearest(q, n_neighbors) for q in self._query_blocks(rows)]
         distances = [self._gallery.comparison.distance(scores).cpu().numpy() for scores, _ in found]
@@ -229,7 +235,7 @@ class OneShotClassifier(Estimator):
         return cast(Self, storage.load(cls, Path(path), encoder, head))
 
     def __sklearn_is_fitted__(self) -> bool:
-        return len(getattr(self, "support_", ())) > 0
+        return len(getattr(self, "_gallery", ())) > 0
 
     def _check_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():
@@ -255,13 +261,16 @@ class OneShotClassifier(Estimator):
     def _remember(
         self, embeddings: Tensor, class_index: Array, classes: Array, comparison: Comparison
     ) -> None:
+        index = torch.from_numpy(class_index).to(embeddings.device)
+        self._keep(Gallery(embeddings, index, len(classes), comparison, self.approximate), classes)
+
+    def _keep(self, gallery: Gallery, classes: Array) -> None:
         if self.unknown_label is not None and self.unknown_label in classes.tolist():
             raise ValueError(f"unknown_label {self.unknown_label!r} is also the label of a class")
-        index = torch.from_numpy(class_index).to(embeddings.device)
-        self._gallery = Gallery(embeddings, index, len(classes), comparison)
+        self._gallery = gallery
         self.classes_ = classes
         if self.encoder is None:
-            self.n_features_in_ = embeddings.shape[1]
+            self.n_features_in_ = gallery.embeddings.shape[1]
 
     def _rows(self, X: Any) -> Rows:
         self._check_fitted()
@@ -275,7 +284,7 @@ class OneShotClassifier(Estimator):
 
     def _query_blocks(self, rows: Rows) -> Iterator[Tensor]:
         """Embeddings of the queries, a bounded number at a time; one empty block when there are none."""
-        step = max(_QUERY_ROWS, self.batch_size)
+        step = max(QUERY_ROWS, self.batch_size)
         for start in range(0, max(1, len(rows)), step):
             part = rows[start : start + step]
             encoder = embedder(self.encoder)
@@ -289,6 +298,7 @@ class OneShotClassifier(Estimator):
             yield from self._gallery.score_blocks(queries, cast(Reduce, self.reduce))
 
     def _decide(self, rows: Rows, column: Array) -> Decisions:
-        if self.reduce == "max" and len(self.classes_) >= _MANY_CLASSES:
+        many = self.approximate is not None or len(self.classes_) >= _MANY_CLASSES
+        if self.reduce == "max" and many:
             return decide_by_nearest(self._query_blocks(rows), self._gallery, column)
         return decide(self._score_blocks(rows), column)

@@ -56,9 +56,10 @@ def decide_by_nearest(blocks: Iterable[Tensor], gallery: Gallery, column: Array)
     """
     parts, first = [], 0
     for queries in blocks:
-        scores, index = (t.cpu().numpy() for t in gallery.nearest(queries, 2))
+        found, index = gallery.nearest(queries, 2)
+        winner = gallery.class_of(index[:, 0]).cpu().numpy()
+        scores = found.cpu().numpy()
         asked = column[first : first + len(queries)]
-        winner = gallery.class_index.cpu().numpy()[index[:, 0]]
         part = Decisions(scores[:, 0].copy(), winner, np.ones_like(winner), winner == asked)
         unclear = np.flatnonzero(~(scores[:, 0] > scores[:, 1]))
         if len(unclear):

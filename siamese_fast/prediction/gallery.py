@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from siamese_fast import ops
+from siamese_fast.prediction.proposals import Proposals
 
 Reduce = Literal["max", "mean", "prototype"]
 METRICS = ("euclidean", "sqeuclidean", "cosine", "dot", "manhattan")
@@ -78,7 +79,12 @@ class Gallery:
     """
 
     def __init__(
-        self, embeddings: Tensor, class_index: Tensor, num_classes: int, comparison: Comparison
+        self,
+        embeddings: Tensor,
+        class_index: Tensor,
+        num_classes: int,
+        comparison: Comparison,
+        approximate: str | None = None,
     ) -> None:
         self.class_index = class_index
         self.num_classes = num_classes
@@ -87,6 +93,17 @@ class Gallery:
         # A prepared set holds its own copy of the rows, of unit length for cosine.
         copied = self._prepared is not None and comparison.metric != "cosine"
         self.embeddings = self._prepared.rows if self._prepared is not None and copied else embeddings.clone()
+        self._proposals = (
+            None if approximate is None else Proposals(embeddings, comparison.metric, approximate)
+        )
+
+    def __len__(self) -> int:
+        """How many supports there are."""
+        return len(self.embeddings)
+
+    def class_of(self, index: Tensor) -> Tensor:
+        """The class of these supports."""
+        return self.class_index[index]
 
     def class_scores(self, queries: Tensor, reduce: Reduce) -> Tensor:
         """Scores `[Q, C]`: the best, the mean, or the class prototype's."""
@@ -114,7 +131,12 @@ class Gallery:
             yield self.class_scores(queries[start : start + step], reduce)
 
     def nearest(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The k best supports: scores and indices `[Q, k]`, best first, of equals the lower index first."""
+        """The k best supports: scores and indices `[Q, k]`, best first, of equals the lower index first.
+
+        -inf and -1 where an approximate look-up found fewer.
+        """
+        if self._proposals is not None:
+            return self._best_of(queries, self._proposals.of(queries, k), k)
         if self._prepared is not None:
             return ops.nearest_support(queries, self._prepared, k)
         scores = queries.new_empty((len(queries), 0))
@@ -126,14 +148,34 @@ class Gallery:
             scores = scores[:, :k]
         return scores, indices
 
+    def _best_of(self, queries: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        candidates = nn.functional.pad(candidates, (max(0, k - candidates.shape[1]), 0), value=-1)
+        parts, count = [], candidates.shape[1]
+        step = max(1, BLOCK // max(1, count * queries.shape[1]))
+        for start in range(0, len(queries), step):
+            some, asked = candidates[start : start + step], queries[start : start + step]
+            rows = self.embeddings[some.clamp_min(0).flatten()]
+            scores = self.comparison.pairs(asked.repeat_interleave(count, 0), rows).view(some.shape)
+            best = scores.masked_fill(some < 0, -torch.inf).sort(dim=1, descending=True, stable=True)
+            parts.append((best.values[:, :k], some.gather(1, best.indices[:, :k])))
+        if not parts:
+            return queries.new_empty(0, k), candidates.new_empty(0, k)
+        scores, index = (torch.cat(part) for part in zip(*parts, strict=True))
+        return scores, index
+
     @cached_property
     def _prototypes(self) -> ops.PreparedSupport:
-        assert self._prepared is not None
-        rows = self._prepared.rows
-        means = self._class_means(rows.float() if rows.dtype != torch.float64 else rows)
-        prototypes = self._prepare(means, torch.arange(self.num_classes, device=rows.device))
+        means = self._class_means(self.averaged_rows())
+        prototypes = self._prepare(means, torch.arange(self.num_classes, device=means.device))
         assert prototypes is not None
         return prototypes
+
+    def averaged_rows(self) -> Tensor:
+        """The rows whose mean is a class's prototype: of unit length for cosine, at least float32."""
+        if self._prepared is None:
+            return self.embeddings
+        rows = self._prepared.rows
+        return rows if rows.dtype == torch.float64 else rows.float()
 
     def _prepare(self, rows: Tensor, class_index: Tensor) -> ops.PreparedSupport | None:
         arguments = self.comparison.arguments

@@ -28,29 +28,42 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 INDEX = "classifier.json"
-_SETTINGS = ("metric", "reduce", "threshold", "unknown_label", "temperature", "batch_size")
+SETTINGS = ("metric", "reduce", "threshold", "unknown_label", "temperature", "batch_size", "approximate")
 
 
 def save(classifier: OneShotClassifier, folder: Path, *, weights: bool) -> None:
     """Write `classifier` to `folder`, replacing what an earlier `save` put there."""
+    index = described(classifier)
+    support = {"embeddings": classifier.support_, "class_index": classifier._gallery.class_index}
+    commit(classifier, folder, index, [write_tensors(folder, "support", support)], weights=weights)
+
+
+def described(classifier: OneShotClassifier) -> dict[str, Any]:
+    """The index without the files it will name."""
     values = classifier.classes_.tolist()
-    settings = {name: _plain(name, getattr(classifier, name)) for name in _SETTINGS}
+    settings = {name: _plain(name, getattr(classifier, name)) for name in SETTINGS}
     for value in values:
         _plain("classes_", value)
-    folder.mkdir(parents=True, exist_ok=True)
-    support = {"embeddings": classifier.support_, "class_index": classifier._gallery.class_index}
-    index: dict[str, Any] = {
-        "format": FORMAT,
-        "settings": settings,
-        "classes": {"dtype": classifier.classes_.dtype.str, "values": values},
-        "support": [_write_tensors(folder, "support", support)],
-    }
+    classes = {"dtype": classifier.classes_.dtype.str, "values": values}
+    return {"format": FORMAT, "settings": settings, "classes": classes}
+
+
+def commit(
+    classifier: OneShotClassifier,
+    folder: Path,
+    index: dict[str, Any],
+    support: list[dict[str, str]],
+    *,
+    weights: bool,
+) -> None:
+    """Name the written `support` files in the index, replace the old one, and remove what it named alone."""
+    index["support"] = support
     for role, module in _modules(classifier.encoder, classifier.head).items():
         index[role] = {"type": type(module).__name__}
         if isinstance(module, nn.Module):
             index[role]["fingerprint"] = _fingerprint(module)
             if weights:
-                index[role]["weights"] = _write_tensors(folder, role, module.state_dict())
+                index[role]["weights"] = write_tensors(folder, role, module.state_dict())
     _replace(folder / INDEX, json.dumps(index, indent=1, allow_nan=False).encode())
     named = {entry["file"] for entry in _entries(index)}
     for path in folder.glob("*-*.safetensors"):
@@ -61,12 +74,40 @@ def save(classifier: OneShotClassifier, folder: Path, *, weights: bool) -> None:
 def load(
     kind: type[OneShotClassifier], folder: Path, encoder: Encoder | None, head: nn.Module | None
 ) -> OneShotClassifier:
-    """Read a classifier that `save` wrote."""
-    index = json.loads((folder / INDEX).read_text())
+    """Read a classifier that `save` wrote, in one process or in many."""
+    index = read_index(folder)
+    classifier = rebuilt(kind, folder, index, encoder, head)
+    parts = [_read_tensors(folder, entry) for entry in index["support"]]
+    embeddings, class_index = (
+        torch.cat([part[name] for part in parts]) for name in ("embeddings", "class_index")
+    )
+    if all("position" in part for part in parts):
+        order = torch.cat([part["position"] for part in parts]).argsort()
+        embeddings, class_index = embeddings[order], class_index[order]
+    comparison = Comparison(classifier.metric, head_of(encoder, head))
+    device = device_of(encoder, head)
+    classifier._remember(embeddings.to(device), class_index.numpy(), classes_in(index), comparison)
+    return classifier
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    index: dict[str, Any] = json.loads((folder / INDEX).read_text())
     if index.get("format") != FORMAT:
         raise ValueError(
             f"{folder / INDEX} has format {index.get('format')!r}; this version reads format {FORMAT}"
         )
+    return index
+
+
+def rebuilt(
+    kind: type[OneShotClassifier],
+    folder: Path,
+    index: dict[str, Any],
+    encoder: Encoder | None,
+    head: nn.Module | None,
+    **more: Any,
+) -> OneShotClassifier:
+    """The classifier with its settings and weights, without its support set."""
     given = _modules(encoder, head)
     for role in ("encoder", "head"):
         if (role in index) != (role in given):
@@ -76,18 +117,17 @@ def load(
             )
     for role, module in given.items():
         _restore(folder, role, module, index[role])
-    parts = [_read_tensors(folder, entry) for entry in index["support"]]
-    classes = np.array(index["classes"]["values"], dtype=index["classes"]["dtype"])
-    classifier = kind(encoder, head, **index["settings"])
-    comparison = Comparison(classifier.metric, head_of(encoder, head))
-    embeddings, class_index = (
-        torch.cat([part[name] for part in parts]) for name in ("embeddings", "class_index")
-    )
-    device = next(
-        (t.device for m in given.values() if isinstance(m, nn.Module) for t in m.parameters()), "cpu"
-    )
-    classifier._remember(embeddings.to(device), class_index.numpy(), classes, comparison)
-    return classifier
+    return kind(encoder, head, **index["settings"], **more)
+
+
+def classes_in(index: dict[str, Any]) -> np.ndarray[Any, Any]:
+    return np.array(index["classes"]["values"], dtype=index["classes"]["dtype"])
+
+
+def device_of(encoder: Encoder | None, head: nn.Module | None) -> torch.device:
+    """Where the weights are, the CPU where there are none."""
+    modules = [m for m in _modules(encoder, head).values() if isinstance(m, nn.Module)]
+    return next((t.device for m in modules for t in m.parameters()), torch.device("cpu"))
 
 
 def _modules(encoder: Encoder | None, head: nn.Module | None) -> dict[str, Any]:
@@ -115,7 +155,9 @@ def _fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _write_tensors(folder: Path, stem: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def write_tensors(folder: Path, stem: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Write one file; returns the entry that names it in the index."""
+    folder.mkdir(parents=True, exist_ok=True)
     data = safetensors.torch.save(
         {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     )
@@ -128,8 +170,12 @@ def _write_tensors(folder: Path, stem: str, tensors: Mapping[str, Tensor]) -> di
 def _read_tensors(folder: Path, entry: dict[str, str]) -> dict[str, Tensor]:
     data = (folder / Path(entry["file"]).name).read_bytes()
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise ValueError(f"{folder / entry['file']} is damaged: its content differs from what was saved")
+        raise damaged(folder, entry)
     return safetensors.torch.load(data)
+
+
+def damaged(folder: Path, entry: dict[str, str]) -> ValueError:
+    return ValueError(f"{folder / entry['file']} is damaged: its content differs from what was saved")
 
 
 def _replace(path: Path, data: bytes) -> None:
