@@ -20,11 +20,13 @@ from torch import Tensor, nn
 
 from siamese_fast.data import ImageSet
 from siamese_fast.network import SiameseNetwork
+from siamese_fast.training.chunked import encode_in_chunks
 from siamese_fast.training.history import History, Log
 from siamese_fast.training.interrupt import interruptible
 from siamese_fast.training.options import FitOptions, learning_rate_at
 from siamese_fast.training.progress import training_bar
-from siamese_fast.training.state import Sampler, TrainingState, read_checkpoint, write_checkpoint
+from siamese_fast.training.ranks import Ranks
+from siamese_fast.training.state import Sampler, TrainingState, resume, write_checkpoint
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 Validate = Callable[[SiameseNetwork], Mapping[str, float]]
@@ -61,39 +63,45 @@ def fit(
     Raises:
         FloatingPointError: the loss is not finite.
         KeyboardInterrupt: Ctrl-C, after the current step is finished and the checkpoint written.
-        ValueError: the checkpoint to resume belongs to a run of another length.
+        ValueError: the checkpoint to resume belongs to a run of another length, or of other ranks.
 
     Example:
         >>> sampler = PKSampler(letters.labels, p=32, k=4)
         >>> history = fit(network, BatchHardTripletLoss(None), letters, sampler, FitOptions(steps=500))
     """
     trainer = _Trainer(network, loss, images, sampler, options, augment)
-    state = trainer.state
+    state, ranks = trainer.state, trainer.ranks
     if options.minutes is None:
-        state.total = _total_steps(options, images, sampler)
-    if options.resume and options.checkpoint is not None and options.checkpoint.exists():
+        state.total = _total_steps(options, images, sampler, ranks)
+    checkpoint = options.checkpoint
+    if options.resume and checkpoint is not None and ranks.any(ranks.rank == 0 and checkpoint.exists()):
         asked = state.total
-        state.load_state_dict(read_checkpoint(options.checkpoint))
+        resume(state, checkpoint, ranks)
         if asked not in (0, state.total):
             raise ValueError(
-                f"checkpoint {options.checkpoint} is of a run of {state.total} steps, options ask for {asked}"
+                f"checkpoint {checkpoint} is of a run of {state.total} steps, options ask for {asked}"
             )
     elif options.minutes is not None:
         state.total = trainer.steps_in(options.minutes)
-    log = Log(state.history, options.log_csv, options.tensorboard)
+    first = ranks.rank == 0
+    log = Log(state.history, options.log_csv if first else None, options.tensorboard if first else None)
     try:
         _run(trainer, log, validate)
     finally:
         log.close()
     if state.averaged is not network:
         network.load_state_dict(state.averaged.state_dict())
+    ranks.synchronise(network)  # running statistics are each rank's own
     network.eval()
     return state.history
 
 
 def _run(trainer: _Trainer, log: Log, validate: Validate | None) -> None:
-    state, options = trainer.state, trainer.options
-    with training_bar(state, shown=options.progress) as show, interruptible() as interrupted:
+    state, options, ranks = trainer.state, trainer.options, trainer.ranks
+    with (
+        training_bar(state, shown=options.progress and ranks.rank == 0) as show,
+        interruptible() as interrupted,
+    ):
         while state.step < state.total:
             rate = trainer.train_step()
             last = state.step == state.total
@@ -102,11 +110,11 @@ def _run(trainer: _Trainer, log: Log, validate: Validate | None) -> None:
                 measured = _validated(validate, state) if validate is not None and validating else {}
                 log.add(_row(state, rate, measured))
                 show(state.history.rows[-1])
-            stop = interrupted.is_set() and not last
+            stop = ranks.any(interrupted.is_set()) and not last
             if options.checkpoint is not None and (
                 last or stop or _due(state.step, options.checkpoint_every)
             ):
-                write_checkpoint(state, options.checkpoint)
+                write_checkpoint(state, options.checkpoint, ranks)
             if stop:
                 raise KeyboardInterrupt
 
@@ -124,18 +132,20 @@ class _Trainer:
         augment: Augment | None,
     ) -> None:
         self.options, self.images, self.augment = options, images, augment
+        self.ranks = Ranks(alone=not options.distributed)
         self.device = next(network.parameters()).device
         self.format = torch.channels_last if options.channels_last else torch.contiguous_format
         # mypy: the stub of Module.to knows no memory_format alone.
         network.to(memory_format=self.format)  # type: ignore[call-overload]
         self.network, self.loss = network, loss.to(self.device)
+        self.ranks.synchronise(network, loss)
         self.parameters = list(dict.fromkeys([*network.parameters(), *loss.parameters()]))
         scaler = torch.amp.GradScaler(self.device.type, enabled=options.amp == "float16")
         self.state = TrainingState(
             network,
             _optimizer(self.parameters, options),
             sampler,
-            seed=options.seed,
+            seed=options.seed + self.ranks.rank,
             ema=options.ema,
             scaler=scaler,
         )
@@ -148,13 +158,14 @@ class _Trainer:
             group["lr"] = rate
         self.network.train()
         loss = self._loss_of(next(state.sampler))
-        value = float(loss.detach())
+        value = self.ranks.mean(float(loss.detach()))
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"the loss is {value} at step {state.step}: lower learning_rate or set clip_norm"
             )
         state.optimizer.zero_grad(set_to_none=True)
         state.scaler.scale(loss).backward()
+        self.ranks.average_gradients(self.parameters)
         if options.clip_norm is not None:
             state.scaler.unscale_(state.optimizer)
             nn.utils.clip_grad_norm_(self.parameters, options.clip_norm)
@@ -179,10 +190,12 @@ class _Trainer:
         batch = batch.to(self.device)
         if batch.ndim == 4:
             batch = batch.contiguous(memory_format=self.format)
+        return encode_in_chunks(self._encode, batch, self.options.chunk_size, self.network).float()
+
+    def _encode(self, batch: Tensor) -> Tensor:
         dtype = torch.float16 if self.options.amp == "float16" else torch.bfloat16
         with torch.autocast(self.device.type, dtype=dtype, enabled=self.options.amp is not None):
-            embeddings = self.network.embed(batch)
-        return embeddings.float()
+            return self.network.embed(batch)
 
     def steps_in(self, minutes: float) -> int:
         """How many steps fit in so many minutes, by timing a few and putting everything back as it was."""
@@ -195,7 +208,7 @@ class _Trainer:
             self.train_step()
         seconds = (time.perf_counter() - start) / _TIMED_STEPS
         self.state.load_state_dict(before)
-        return max(1, round(60 * minutes / seconds))
+        return int(self.ranks.shared(lambda: max(1, round(60 * minutes / seconds))))
 
 
 def _optimizer(parameters: list[nn.Parameter], options: FitOptions) -> torch.optim.Optimizer:
@@ -206,15 +219,16 @@ def _optimizer(parameters: list[nn.Parameter], options: FitOptions) -> torch.opt
     return torch.optim.AdamW(groups, lr=options.learning_rate)
 
 
-def _total_steps(options: FitOptions, images: ImageSet, sampler: Sampler) -> int:
+def _total_steps(options: FitOptions, images: ImageSet, sampler: Sampler, ranks: Ranks) -> int:
     if options.steps is not None:
         return options.steps
-    assert options.epochs is not None
+    epochs = options.epochs
+    assert epochs is not None
     before = sampler.state_dict()
     batch = next(sampler)
     sampler.load_state_dict(before)
     used = len(batch) if isinstance(batch, Tensor) else len(batch[0]) + len(batch[1])
-    return max(1, round(options.epochs * len(images) / used))
+    return int(ranks.shared(lambda: max(1, round(epochs * len(images) / (used * ranks.size)))))
 
 
 def _due(step: int, every: int) -> bool:

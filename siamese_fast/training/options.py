@@ -26,10 +26,16 @@ class FitOptions:
         weight_decay: on matrices and convolutions only, not on biases, norms and the Koch weights.
         warmup_steps: of the learning rate, at most a tenth of all steps.
         ema: decay of the moving average of the weights, which become the result; None trains without.
+        chunk_size: images encoded at a time within a step (`siamese_fast.training.chunked`): the batch is
+            then limited by its embeddings, not by the encoder's activations. Same gradients, one forward pass
+            more; batch normalisation sees chunks. None encodes the batch at once.
+        distributed: train on all ranks of `torch.distributed`, each with a sampler of its own (seeded by its
+            rank), and average gradients: losses of `siamese_fast.distributed` are over the batches of all
+            ranks. Rank 0 writes the checkpoint, for all, and the logs.
         clip_norm: largest norm of the gradient; None does not clip.
         amp: dtype of automatic mixed precision in the encoder; None computes in full.
         channels_last: memory format of images and convolutions; the faster one on CPUs and tensor cores.
-        seed: of augmentation and dropout; samplers have their own.
+        seed: of augmentation and dropout (plus the rank); samplers have their own.
         log_every, validate_every, checkpoint_every: in steps; 0 validates only at the end.
         checkpoint: file written every so often, at the end and on Ctrl-C; None writes none.
         resume: continue from `checkpoint` if it exists.
@@ -45,6 +51,8 @@ class FitOptions:
     weight_decay: float = 1e-2
     warmup_steps: int = 100
     ema: float | None = 0.99
+    chunk_size: int | None = None
+    distributed: bool = False
     clip_norm: float | None = None
     amp: Literal["bfloat16", "float16"] | None = None
     channels_last: bool = True
@@ -68,6 +76,8 @@ class FitOptions:
             )
         if self.amp not in (None, "bfloat16", "float16"):
             raise ValueError(f"amp must be None, 'bfloat16' or 'float16', got {self.amp!r}")
+        if self.chunk_size is not None and self.chunk_size < 1:
+            raise ValueError(f"chunk_size must be None or at least 1, got {self.chunk_size}")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise ValueError(f"ema must be None or lie in [0, 1), got {self.ema}")
 

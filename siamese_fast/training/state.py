@@ -16,8 +16,10 @@ import torch
 from siamese_fast.data._cache import written_whole
 from siamese_fast.network import SiameseNetwork
 from siamese_fast.training.history import History
+from siamese_fast.training.ranks import Ranks
 
 _FORMAT = 1
+_OF_ONE_RANK = ("sampler", "generator", "torch_generator", "cuda_generators")
 
 
 class Sampler(Protocol):
@@ -137,12 +139,33 @@ class Clock:
         return time.perf_counter() - self._wall, time.process_time() - self._cpu
 
 
-def write_checkpoint(state: TrainingState, path: Path) -> None:
+def write_checkpoint(state: TrainingState, path: Path, ranks: Ranks) -> None:
     """Write the whole state, or leave the file that is there untouched: an interrupted write destroys
-    nothing.
+    nothing. Rank 0 writes, with what differs between ranks of every rank.
     """
-    with written_whole(path) as partial:
-        torch.save(state.state_dict(), partial)
+    content = state.state_dict()
+    if ranks.size > 1:
+        content["ranks"] = ranks.gather_states({name: content[name] for name in _OF_ONE_RANK})
+
+    def write() -> None:
+        if ranks.rank == 0:
+            with written_whole(path) as partial:
+                torch.save(content, partial)
+
+    ranks.attempt(write)
+
+
+def resume(state: TrainingState, path: Path, ranks: Ranks) -> None:
+    """Continue from a checkpoint that as many ranks wrote; ValueError otherwise, on every rank."""
+
+    def read() -> dict[str, Any]:
+        content = read_checkpoint(path)
+        each = content.get("ranks", [{}])
+        if len(each) != ranks.size:
+            raise ValueError(f"checkpoint {path} is of {len(each)} ranks, this run has {ranks.size}")
+        return {**content, **each[ranks.rank]}
+
+    state.load_state_dict(ranks.attempt(read))
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

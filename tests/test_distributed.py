@@ -1,0 +1,79 @@
+"""Cross-rank losses, look-ups and training on worlds of gloo processes, against one process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from distributed_death import TIMEOUT
+from distributed_world import run_world
+
+import siamese_fast
+from siamese_fast.distributed import OneShotClassifier, batch_hard_triplet_loss
+
+TESTS = Path(__file__).parent
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent)}
+
+
+@pytest.mark.parametrize(
+    ("module", "size"), [("losses", 2), ("losses", 4), ("support", 2), ("support", 4), ("training", 2)]
+)
+def test_a_world(module: str, size: int, tmp_path: Path) -> None:
+    found = run_world(module, size, tmp_path)
+    assert found and not any(found.values()), "\n".join(f"{k}: {v}" for k, v in found.items() if v)
+
+
+@pytest.mark.parametrize("how", ["dies", "stalls"])
+def test_a_lost_rank_is_an_error_within_the_timeout(how: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(TESTS / "distributed_death.py")]
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank), "3", str(tmp_path / "store"), how], stdout=subprocess.PIPE, env=ENVIRONMENT
+        )
+        for rank in range(3)
+    ]
+    waited = [process.communicate(timeout=120)[0] for process in processes]
+    for seconds in waited[:2]:
+        assert 0 <= float(seconds) < 2 * TIMEOUT + 4, (
+            waited
+        )  # at most one exchange waits it out, and a busy machine
+
+
+def test_fit_resumes_when_torchrun_restarts_it(tmp_path: Path) -> None:
+    """The run in which a rank died ends with the weights of one that was left in peace."""
+    results: list[dict[str, Any]] = []
+    for restarts in (1, 0):
+        folder = tmp_path / str(restarts)
+        folder.mkdir()
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        command += ["--max-restarts", str(restarts), str(TESTS / "distributed_restart.py"), str(folder)]
+        command += ["6"] if restarts else []
+        subprocess.run(command, check=True, timeout=240, env=ENVIRONMENT, capture_output=True)
+        results.append(torch.load(folder / "result.pt", weights_only=True))
+        assert sorted(path.name for path in folder.iterdir()) == ["result.pt", "run.pt"]
+    assert [result["attempt"] for result in results] == [1, 0]
+    assert torch.equal(results[0]["weights"], results[1]["weights"])
+    assert results[0]["losses"] == results[1]["losses"]
+
+
+def test_without_processes_it_is_the_one_process_result() -> None:
+    x, labels = torch.randn(20, 4, requires_grad=True), torch.arange(20) % 5
+    loss = batch_hard_triplet_loss(x, labels, strategy="ring")
+    assert isinstance(loss, torch.Tensor)
+    assert torch.equal(loss, siamese_fast.batch_hard_triplet_loss(x, labels))
+    loss.backward()
+    one = siamese_fast.OneShotClassifier().fit(x.detach(), labels).add_support(x.detach()[:3], [7, 8, 9])
+    alone = OneShotClassifier().fit(x.detach(), labels).add_support(x.detach()[:3], [7, 8, 9])
+    for each in (one, alone):
+        each.remove(label=3).remove(index=[0, -1])
+    queries = torch.randn(6, 4)
+    assert (alone.class_scores(queries) == one.class_scores(queries)).all()
+    assert (alone.kneighbors(queries, 3, False) == one.kneighbors(queries, 3, False)).all()
+    assert alone.score(queries, [0] * 6) == one.score(queries, [0] * 6)
+    with pytest.raises(ValueError, match="x must have shape"):
+        batch_hard_triplet_loss(x[0], labels)
