@@ -24,6 +24,7 @@ THREADS = FOLDER / "results" / "speed-threads.json"
 GROWTH = FOLDER / "results" / "growth.json"
 STEPS = FOLDER / "results" / "steps.json"
 PLOTS = FOLDER / "results" / "plots"
+DISTRIBUTED = FOLDER / "results" / "distributed.json"
 _MARKED = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _METHODS = {
     "softmax": "pairs: Koch head, in-batch softmax",
@@ -152,6 +153,28 @@ def pictures() -> list[str]:
     ]
 
 
+def distributed() -> list[str]:
+    """A step of the cross-rank loss against all_gather and eager mining."""
+    found = read(DISTRIBUTED)
+    lines = header("W", "rows a rank", "contender", "CPU ms a step, all ranks", "MB sent a step, all ranks")
+    for size in ("2", "4"):
+        for one in found.get("steps", {}).get(size, []):
+            cells = (f"{1e3 * one['least_cpu_seconds']:.3g}", f"{one['bytes'] / 1e6:.3g}")
+            lines.append(row(size, f"{one['rows']:,}", one["contender"], *cells))
+    return lines if found else []
+
+
+def distributed_memory() -> list[str]:
+    """Peak memory of a step on each of 4 ranks."""
+    found = read(DISTRIBUTED)
+    measured = {(one["contender"], one["rows"]): one["bytes"] for one in found.get("memory", [])}
+    contenders = list(dict.fromkeys(name for name, _ in measured))
+    lines = header("rows a rank", *contenders)
+    for rows in dict.fromkeys(rows for _, rows in measured):
+        lines.append(row(f"{rows:,}", *(f"{measured[name, rows] / 1e6:.3g} MB" for name in contenders)))
+    return lines if found else []
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "machine": machine,
     "glyphs": glyphs,
@@ -167,6 +190,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "steps": steps,
     "picture": picture,
     "pictures": pictures,
+    "distributed": distributed,
+    "distributed_memory": distributed_memory,
 }
 
 

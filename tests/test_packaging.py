@@ -35,6 +35,7 @@ def script(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look
     spec.loader.exec_module(module)
     return module
 
@@ -110,8 +111,13 @@ class TestReadme:
 
     @pytest.mark.slow
     def test_its_training_code_runs(self) -> None:
-        assert len(BLOCKS) == 3
+        assert len(BLOCKS) == 4
         exec(compile(BLOCKS[2].replace("seed=0", "seed=0, steps=2"), "README.md", "exec"), {})
+
+    def test_its_code_for_several_ranks_runs(self) -> None:
+        launch = "RANK='0', WORLD_SIZE='1', MASTER_ADDR='localhost', MASTER_PORT='0'"
+        code = f"import os; os.environ.update({launch})\n{BLOCKS[3]}\nprint(len(answers))"
+        assert python(code) == "5\n"
 
     def test_its_tables_are_those_of_the_results(self) -> None:
         readme = script("readme")
