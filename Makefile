@@ -13,10 +13,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c const
 CPP := $(filter csrc/%,$(NATIVE))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-sanitize quality bench bench-full readme lint format clean
+.PHONY: help demo test test-full test-sanitize quality bench bench-full bench-distributed readme lint format clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(READY)  ## train on printed letters, read handwritten digits; writes demo-output/
 	@$(BIN)/siamese-fast demo
@@ -42,8 +42,12 @@ bench-full: $(PEERS)  ## every row and study, into benchmarks/results, for `make
 	@$(BIN)/siamese-fast bench --growth --output benchmarks/results/growth.json
 	@$(BIN)/siamese-fast bench --steps --output benchmarks/results/steps.json
 
-readme: $(READY)  ## the tables and plots of README.md and docs/benchmarks.md from benchmarks/results
+bench-distributed: $(READY)  ## the cross-rank loss on worlds of processes, into benchmarks/results/distributed.json
+	@$(BIN)/python benchmarks/distributed.py
+
+readme: $(READY)  ## the tables and plots of README.md and docs from benchmarks/results
 	@$(BIN)/python benchmarks/readme.py
+	@$(BIN)/python benchmarks/scaling.py
 
 lint: $(READY)  ## ruff, mypy, clang-format
 	@$(BIN)/ruff check .
