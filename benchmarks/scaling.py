@@ -53,7 +53,7 @@ between GPUs of a node, 80 GB; 20 us a message are assumed. None of it was measu
 """
 
 OWN_SHARE, EXTREMES, GRADIENT_BYTES = 0.5, 2, 4
-RESIDENT = 7.3
+RESIDENT = 7.0
 """Arrays [n, D] that a step of the ring holds besides two blocks: measured, results/distributed.json."""
 
 
