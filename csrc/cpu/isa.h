@@ -26,6 +26,8 @@ struct Kernels {
   std::int64_t (*packed_bytes)(const PackSupport&);
   void (*pack_support)(const PackSupport&);
   void (*class_scores)(const ClassScores&);
+  void (*pair_loss)(const PairLoss&);
+  void (*pair_loss_backward)(const PairLossBackward&);
 };
 
 extern const Kernels kScalarKernels;

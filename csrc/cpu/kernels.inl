@@ -37,6 +37,14 @@ void by_dtype(const P& p) {
 #include "hardest_pairs.inl"
 #include "nearest_support.inl"
 #include "class_scores.inl"
+#include "exponentials.inl"
+#include "pair_blocks.inl"
+#include "pair_losses/ntxent.inl"
+#include "pair_losses/supcon.inl"
+#include "pair_losses/contrastive.inl"
+#include "pair_losses/multi_similarity.inl"
+#include "pair_losses/circle.inl"
+#include "pair_loss.inl"
 
 constexpr Kernels kernel_table(const char* name) {
   return {name,
@@ -54,5 +62,7 @@ constexpr Kernels kernel_table(const char* name) {
           nearest_support,
           packed_bytes,
           pack_support,
-          class_scores};
+          class_scores,
+          pair_loss,
+          pair_loss_backward};
 }
