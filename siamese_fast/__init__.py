@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from siamese_fast import backend
 from siamese_fast.ops import (
     PreparedSupport,
+    batch_all_triplet_loss,
     batch_hard_triplet_loss,
     circle_loss,
     class_scores,
@@ -64,6 +65,7 @@ __all__ = [
     "SiameseNetwork",
     "TripletLoss",
     "backend",
+    "batch_all_triplet_loss",
     "batch_hard_triplet_loss",
     "circle_loss",
     "class_scores",

@@ -28,6 +28,7 @@ struct Kernels {
   void (*class_scores)(const ClassScores&);
   void (*pair_loss)(const PairLoss&);
   void (*pair_loss_backward)(const PairLossBackward&);
+  void (*batch_all)(const BatchAllTriplets&);
 };
 
 extern const Kernels kScalarKernels;

@@ -72,21 +72,27 @@ class PairBlocks {
   // f(rows, columns) for every block, or for those that hold a positive; its scores are then at `at`.
   template <class F>
   void for_blocks(bool only_positives, F&& f) {
-    for (int64_t i = 0; i < pairs.rows; i += kSide) {
-      const Range rows = {i, std::min(pairs.rows, i + kSide)};
-      bool packed = false;
-      for (int64_t j = pairs.self ? i : 0; j < columns; j += kSide) {
-        const Range range = {j, std::min(columns, j + kSide)};
-        if (only_positives && !meet(rows, range)) continue;
-        if (!packed) pack_rows(rows);
-        packed = true;
-        fill(rows, range);
-        f(rows, range);
-      }
+    for (int64_t i = 0; i < pairs.rows; i += kSide) for_strip(strip(i), pairs.self ? i : 0, only_positives, f);
+  }
+
+  Range strip(int64_t i) const { return {i, std::min(pairs.rows, i + kSide)}; }
+
+  // The same for the blocks of some rows with the columns from `first` on.
+  template <class F>
+  void for_strip(Range rows, int64_t first, bool only_positives, F&& f) {
+    bool packed = false;
+    for (int64_t j = first; j < columns; j += kSide) {
+      const Range range = {j, std::min(columns, j + kSide)};
+      if (only_positives && !meet(rows, range)) continue;
+      if (!packed) pack_rows(rows);
+      packed = true;
+      fill(rows, range);
+      f(rows, range);
     }
   }
 
-  T* at(Range rows, Range range, int64_t i, int64_t j) const { return block_.get() + (i - rows.begin) * kPitch + (j - range.begin); }
+  T* at(Range rows, Range range, int64_t i, int64_t j) const { return block_.get() + offset(rows, range, i, j); }
+  static int64_t offset(Range rows, Range range, int64_t i, int64_t j) { return (i - rows.begin) * kPitch + (j - range.begin); }
 
   // f(begin, end, positive) over the segments of row i within a range of columns, its own column left out.
   template <class F>

@@ -4,11 +4,7 @@
 // completes a row after each of the kSweeps sweeps (those after the first see only blocks with positives); `write` gives its kComponents
 // losses and counts of terms. `slope` is d loss / d score of a pair, by component 0 for positives and the last component for negatives.
 //
-// Gradient: kappa_ij = g_i slope_i(s_ij), plus g_j slope_j(s_ij) in a batch against itself, times what the metric makes of it, and
-//
-//     dx_i = sum_j kappa_ij y_j - x_i sum_j kappa_ij        dy_j = sum_i kappa_ij x_i - y_j sum_i kappa_ij
-//
-// where the second terms are those of the euclidean metrics.
+// Gradient: kappa_ij = g_i slope_i(s_ij), plus g_j slope_j(s_ij) in a batch against itself; pair_gradient.inl does the rest.
 
 template <class T>
 struct Fields {
@@ -175,57 +171,14 @@ void weigh_row(const PairBlocks<T>& blocks, const Formula& formula, const Fields
       const auto of_column = [&](int f) { return L::load(fields(f) + begin + k); };
       V kappa = of_row(grad) * formula.slope(score, positive, of_row);
       if (blocks.pairs.self) kappa = L::fma(of_column(grad), formula.slope(score, positive, of_column), kappa);
-      if (metric == Metric::kSqEuclidean) kappa += kappa;
-      if (metric == Metric::kEuclidean) kappa = score < L::zero() ? -kappa / score : kappa * L::zero();
-      store_lanes<T>(s, k, n, kappa);
+      store_lanes<T>(s, k, n, through_metric<T>(metric, kappa, score));
     });
-  });
-}
-
-// Sums of kappa over the rows and the columns of a block.
-template <class T>
-void add_totals(const PairBlocks<T>& blocks, Range rows, Range columns, T* row_total, T* column_total) {
-  using L = Simd<T>;
-  for_chunks(
-      rows.end - rows.begin, blocks.pairs.threads,
-      [&](int64_t, int64_t first, int64_t last) {
-        for (int64_t i = rows.begin + first; i < rows.begin + last; ++i) {
-          const T* kappa = blocks.at(rows, columns, i, columns.begin);
-          row_total[i] += sum_over<T>(columns.end - columns.begin, [&](int64_t k, int n, auto sum) { return sum + load_lanes<T>(kappa, k, n); });
-        }
-      },
-      32);
-  if (column_total == nullptr) return;
-  for_chunks(
-      columns.end - columns.begin, blocks.pairs.threads,
-      [&](int64_t, int64_t first, int64_t last) {
-        const int64_t j = columns.begin + first;
-        auto total = L::load(column_total + j);
-        for (int64_t i = rows.begin; i < rows.end; ++i) total += L::load(blocks.at(rows, columns, i, j));
-        L::store(column_total + j, total, static_cast<int>(last - first));
-      },
-      L::lanes);
-}
-
-// gradient[order(i)] = sums[i] - total[i] * row(i).
-template <class T, class Row, class Order>
-void write_gradient(const WeightedRows<T>& sums, const T* total, int64_t rows, int64_t depth, int threads, Row&& row, Order&& order, T* out) {
-  using L = Simd<T>;
-  constexpr int C = kColumns<T>;
-  for_chunks(rows, threads, [&](int64_t, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      for_lanes<T>(depth, [&](int64_t k, int n) {
-        auto value = L::load(sums.at(k / C, i) + k % C);
-        if (total != nullptr) value = L::fma(L::set1(-total[i]), load_lanes<T>(row(i), k, n), value);
-        store_lanes<T>(out + order(i) * depth, k, n, value);
-      });
   });
 }
 
 template <class Formula, class T>
 void pair_loss_backward(const PairLossBackward& p) {
   constexpr int kFields = Formula::kFields, kComponents = Formula::kComponents;
-  constexpr int64_t kPitch = PairBlocks<T>::kPitch;
   const Formula formula(p.parameter);
   PairBlocks<T> blocks(p);
   Fields<T> fields(kFields + kComponents, p.rows);
@@ -234,13 +187,7 @@ void pair_loss_backward(const PairLossBackward& p) {
     for (int f = 0; f < kFields; ++f) fields(f)[i] = statistics[f * p.rows + blocks.row(i)];
     for (int c = 0; c < kComponents; ++c) fields(kFields + c)[i] = grad[blocks.row(i) * kComponents + c];
   }
-  WeightedRows<T> x(p.rows, p.depth), x_sums(p.rows, p.depth), y(p.self ? 0 : blocks.columns, p.depth), y_sums(p.self ? 0 : blocks.columns, p.depth);
-  const WeightedRows<T>&right = p.self ? x : y, &right_sums = p.self ? x_sums : y_sums;
-  x.set(p.depth, p.threads, [&](int64_t i) { return blocks.x(i); });
-  x_sums.clear();
-  y_sums.clear();
-  if (!p.self) y.set(p.depth, p.threads, [&](int64_t j) { return blocks.y(j); });
-  const Filled<T> x_total(round_up(p.rows, 64) + 64, T(0)), y_total(p.self ? 0 : round_up(blocks.columns, 64) + 64, T(0));
+  PairGradient<T> gradient(blocks);
   blocks.for_blocks(false, [&](Range rows, Range columns) {
     for_chunks(
         rows.end - rows.begin, p.threads,
@@ -248,21 +195,9 @@ void pair_loss_backward(const PairLossBackward& p) {
           for (int64_t i = rows.begin + first; i < rows.begin + last; ++i) weigh_row(blocks, formula, fields, rows, columns, i);
         },
         32);
-    const bool mirrored = !p.self || rows.begin != columns.begin;
-    T* column_total = !mirrored ? nullptr : p.self ? x_total.get() : y_total.get();
-    if (blocks.euclidean) add_totals(blocks, rows, columns, x_total.get(), column_total);
-    const T* kappa = blocks.at(rows, columns, rows.begin, columns.begin);
-    add_products<T, kPitch, 1>(kappa, right, columns, x_sums, rows, p.threads);
-    if (mirrored) add_products<T, 1, kPitch>(kappa, x, rows, right_sums, columns, p.threads);
+    gradient.add(blocks.at(rows, columns, rows.begin, columns.begin), rows, columns, !p.self || rows.begin != columns.begin);
   });
-  const auto x_row = [&](int64_t i) { return blocks.x(i); };
-  const auto y_row = [&](int64_t j) { return blocks.y(j); };
-  const T* of_x = blocks.euclidean ? x_total.get() : nullptr;
-  const T* of_y = blocks.euclidean ? y_total.get() : nullptr;
-  write_gradient(x_sums, of_x, p.rows, p.depth, p.threads, x_row, [&](int64_t i) { return blocks.row(i); }, static_cast<T*>(p.grad_x));
-  if (!p.self)
-    write_gradient(y_sums, of_y, blocks.columns, p.depth, p.threads, y_row, [&](int64_t j) { return blocks.column(j); },
-                   static_cast<T*>(p.grad_ref));
+  gradient.write(p.grad_x, p.grad_ref);
 }
 
 template <class F>

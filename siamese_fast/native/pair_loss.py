@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -21,17 +24,17 @@ FORMULA = {"ntxent": 0, "supcon": 1, "contrastive": 2, "multi_similarity": 3, "c
 PARAMETERS = 4
 
 
-def _arguments(
+Operands = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]
+
+
+def pair_operands(
     x: Tensor,
     labels: Tensor,
     ref: Tensor | None,
     ref_labels: Tensor | None,
     self_index: Tensor | None,
-    formula: str,
-    metric: str,
-    parameters: list[float],
-) -> tuple[tuple[object, ...], tuple[Tensor | None, ...]]:
-    """What both kernels are told, and the tensors whose addresses these arguments hold."""
+) -> tuple[Operands, tuple[int | bool, ...]]:
+    """The tensors as their addresses will be read, and: dtype, threads, whether without `ref`, sizes, addresses."""
     rows, depth = x.shape
     x = operand("x", x, compute_dtype(x.dtype), (rows, depth))
     labels = operand("labels", labels, torch.int64, (rows,))
@@ -40,13 +43,10 @@ def _arguments(
         ref_labels = operand("ref_labels", ref_labels, torch.int64, (ref.shape[0],))
     if self_index is not None:
         self_index = operand("self_index", self_index, torch.int64, (rows,))
-    arguments = (
+    numbers = (
         DTYPE[x.dtype],
         threads(),
-        FORMULA[formula],
-        METRIC[metric],
         ref is None,
-        (*parameters, *(0.0,) * (PARAMETERS - len(parameters))),
         rows,
         rows if ref is None else ref.shape[0],
         depth,
@@ -56,7 +56,19 @@ def _arguments(
         address(ref_labels),
         address(self_index),
     )
-    return arguments, (x, labels, ref, ref_labels, self_index)
+    return (x, labels, ref, ref_labels, self_index), numbers
+
+
+def _call(
+    kernel: Callable[..., None],
+    numbers: tuple[int | bool, ...],
+    formula: str,
+    metric: str,
+    parameters: list[float],
+) -> Callable[..., None]:
+    dtype, team, is_self, *rest = numbers
+    padded = (*parameters, *(0.0,) * (PARAMETERS - len(parameters)))
+    return partial(kernel, dtype, team, FORMULA[formula], METRIC[metric], is_self, padded, *rest)
 
 
 def pair_loss(
@@ -69,10 +81,11 @@ def pair_loss(
     metric: str,
     parameters: list[float],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    arguments, kept = _arguments(x, labels, ref, ref_labels, self_index, formula, metric, parameters)
+    (x, *_), numbers = kept = pair_operands(x, labels, ref, ref_labels, self_index)
     losses = x.new_empty(x.shape[0], FORMULAS[formula].components)
     counts, statistics = torch.empty_like(losses), x.new_empty(FORMULAS[formula].fields, x.shape[0])
-    extension.pair_loss(*arguments, losses.data_ptr(), counts.data_ptr(), statistics.data_ptr())
+    call = _call(extension.pair_loss, numbers, formula, metric, parameters)
+    call(losses.data_ptr(), counts.data_ptr(), statistics.data_ptr())
     del kept
     return losses, counts, statistics
 
@@ -89,14 +102,13 @@ def pair_loss_backward(
     metric: str,
     parameters: list[float],
 ) -> tuple[Tensor, Tensor]:
-    arguments, kept = _arguments(x, labels, ref, ref_labels, self_index, formula, metric, parameters)
+    kept = (x, _, ref, _, _), numbers = pair_operands(x, labels, ref, ref_labels, self_index)
     grad = operand("grad", grad, x.dtype, (x.shape[0], FORMULAS[formula].components))
     statistics = operand("statistics", statistics, x.dtype, (FORMULAS[formula].fields, x.shape[0]))
     grad_x = fresh(x.new_empty(x.shape))
     grad_ref = None if ref is None else fresh(ref.new_empty(ref.shape))
-    extension.pair_loss_backward(
-        *arguments, grad.data_ptr(), statistics.data_ptr(), grad_x.data_ptr(), address(grad_ref)
-    )
+    call = _call(extension.pair_loss_backward, numbers, formula, metric, parameters)
+    call(grad.data_ptr(), statistics.data_ptr(), grad_x.data_ptr(), address(grad_ref))
     del kept
     return grad_x, x.new_empty(0) if grad_ref is None else grad_ref
 

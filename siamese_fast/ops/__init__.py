@@ -1,5 +1,6 @@
 """The operations: for each a schema, a reference in torch, a backward pass and the public function."""
 
+from siamese_fast.ops.batch_all_triplet_loss import batch_all_triplet_loss
 from siamese_fast.ops.circle_loss import circle_loss
 from siamese_fast.ops.class_scores import class_scores
 from siamese_fast.ops.contrastive_loss import contrastive_loss
@@ -16,6 +17,7 @@ from siamese_fast.ops.triplet_loss import batch_hard_triplet_loss, triplet_loss
 
 __all__ = [
     "PreparedSupport",
+    "batch_all_triplet_loss",
     "batch_hard_triplet_loss",
     "circle_loss",
     "class_scores",

@@ -71,13 +71,29 @@ def pair_losses(
     """Losses and counts [N, components] of arguments as users give them; pairs are with `ref`, or among `x`
     without a row and itself.
     """
+    operands = prepared(x, labels, metric, normalize, ref, ref_labels, self_index)
+    losses, counts, _ = _apply(*operands, formula, metric, parameters)
+    return losses, counts
+
+
+def prepared(
+    x: Tensor,
+    labels: Tensor,
+    metric: str,
+    normalize: bool,
+    ref: Tensor | None,
+    ref_labels: Tensor | None,
+    self_index: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """The tensors as kernels take them: checked, in the compute dtype, of unit length where that is asked."""
     check.choice("metric", metric, METRICS)
     x, labels, ref, ref_labels, self_index = mining_arguments(x, labels, ref, ref_labels, self_index)
     compute = check.compute_dtype(x.dtype)
-    prepare = metrics.unit_rows if normalize or metric == "cosine" else lambda rows: rows.to(compute)
-    x, ref = prepare(x), None if ref is None else prepare(ref)
-    losses, counts, _ = _apply(x, labels, ref, ref_labels, self_index, formula, metric, parameters)
-    return losses, counts
+    unit = normalize or metric == "cosine"
+    x = metrics.unit_rows(x) if unit else x.to(compute)
+    if ref is not None:
+        ref = metrics.unit_rows(ref) if unit else ref.to(compute)
+    return x, labels, ref, ref_labels, self_index
 
 
 def reduce_rows(losses: Tensor, counts: Tensor, reduction: str) -> Tensor:
@@ -104,12 +120,12 @@ def log_sum_exp(exponents: Tensor, kept: Tensor) -> Tensor:
     return exponents.masked_fill(~kept, -torch.inf).logsumexp(1, keepdim=True)
 
 
-def _scores(x: Tensor, y: Tensor, metric: str) -> Tensor:
+def score_block(x: Tensor, y: Tensor, metric: str) -> Tensor:
     product = metric in ("dot", "cosine")
     return -metrics.distance_block(x, y, "dot" if product else metric)
 
 
-def _masks(labels: Tensor, classes: Tensor, own: Tensor | None, rows: slice) -> tuple[Tensor, Tensor]:
+def masks(labels: Tensor, classes: Tensor, own: Tensor | None, rows: slice) -> tuple[Tensor, Tensor]:
     same = labels[rows, None] == classes[None, :]
     positive = same
     if own is not None:
@@ -117,7 +133,7 @@ def _masks(labels: Tensor, classes: Tensor, own: Tensor | None, rows: slice) -> 
     return positive, ~same
 
 
-def _own(x: Tensor, ref: Tensor | None, self_index: Tensor | None) -> Tensor | None:
+def own_columns(x: Tensor, ref: Tensor | None, self_index: Tensor | None) -> Tensor | None:
     return torch.arange(x.shape[0], device=x.device) if ref is None else self_index
 
 
@@ -133,12 +149,12 @@ def _reference(
 ) -> Evaluated:
     found = FORMULAS[formula]
     y, classes = (x, labels) if ref is None or ref_labels is None else (ref, ref_labels)
-    own = _own(x, ref, self_index)
+    own = own_columns(x, ref, self_index)
     losses, counts, statistics = _empty(x, formula)
     for rows in metrics.row_blocks(x.shape[0], y.shape[0]):
-        positive, negative = _masks(labels, classes, own, rows)
+        positive, negative = masks(labels, classes, own, rows)
         losses[rows], counts[rows], kept = found.losses(
-            _scores(x[rows], y, metric), positive, negative, parameters
+            score_block(x[rows], y, metric), positive, negative, parameters
         )
         statistics[:, rows] = kept.T
     return losses, counts, statistics
@@ -157,19 +173,37 @@ def _backward(
     parameters: Parameters,
 ) -> tuple[Tensor, Tensor]:
     found = FORMULAS[formula]
+
+    def coefficients(rows: slice, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        slopes = found.slopes(scores, positive, negative, statistics[:, rows].T, parameters)
+        return sum(
+            (grad[rows, number, None] * slope for number, slope in enumerate(slopes)),
+            torch.zeros_like(scores),
+        )
+
+    return product_gradients(coefficients, x, labels, ref, ref_labels, self_index, metric)
+
+
+def product_gradients(
+    coefficients: Callable[[slice, Tensor, Tensor, Tensor], Tensor],
+    x: Tensor,
+    labels: Tensor,
+    ref: Tensor | None,
+    ref_labels: Tensor | None,
+    self_index: Tensor | None,
+    metric: str,
+) -> tuple[Tensor, Tensor]:
+    """Gradients in `x` and `ref` (empty without one) of a loss by its d loss / d score, which
+    `coefficients(rows, scores, positive, negative)` gives for some rows.
+    """
     y, classes = (x, labels) if ref is None or ref_labels is None else (ref, ref_labels)
-    own = _own(x, ref, self_index)
+    own = own_columns(x, ref, self_index)
     grad_x, grad_y = torch.zeros_like(x), torch.zeros_like(y)
     for rows in metrics.row_blocks(x.shape[0], y.shape[0]):
-        positive, negative = _masks(labels, classes, own, rows)
-        scores = _scores(x[rows], y, metric)
-        kappa = torch.zeros_like(scores)
-        for number, slope in enumerate(
-            found.slopes(scores, positive, negative, statistics[:, rows].T, parameters)
-        ):
-            kappa += grad[rows, number, None] * slope
+        scores = score_block(x[rows], y, metric)
+        kappa = coefficients(rows, scores, *masks(labels, classes, own, rows))
         if metric == "sqeuclidean":
-            kappa *= 2
+            kappa = 2 * kappa
         if metric == "euclidean":
             kappa = torch.where(scores < 0, -kappa / torch.where(scores < 0, scores, 1.0), kappa * 0)
         grad_x[rows] += kappa @ y
@@ -178,6 +212,13 @@ def _backward(
             grad_x[rows] -= x[rows] * kappa.sum(1, keepdim=True)
             grad_y -= y * kappa.sum(0)[:, None]
     return (grad_x + grad_y, x.new_empty(0)) if ref is None else (grad_x, grad_y)
+
+
+def score_matrix(x: Tensor, y: Tensor, metric: str) -> Tensor:
+    """All scores [N, M], differentiable to any order."""
+    if metric in ("dot", "cosine"):
+        return x @ y.T
+    return -metrics.distance_formula(x[:, None], y[None], metric)
 
 
 def _formula(
@@ -191,10 +232,8 @@ def _formula(
     parameters: Parameters,
 ) -> Tensor:
     y, classes = (x, labels) if ref is None or ref_labels is None else (ref, ref_labels)
-    scores = (
-        x @ y.T if metric in ("dot", "cosine") else -metrics.distance_formula(x[:, None], y[None], metric)
-    )
-    positive, negative = _masks(labels, classes, _own(x, ref, self_index), slice(None))
+    positive, negative = masks(labels, classes, own_columns(x, ref, self_index), slice(None))
+    scores = score_matrix(x, y, metric)
     return FORMULAS[formula].losses(scores, positive, negative, parameters)[0]
 
 
