@@ -116,43 +116,68 @@ class BatchAll {
       });
   }
 
+  // Calls f(first, an integral constant of how many) for thresholds four at a time: as many as registers hold beside their counts.
+  template <class F>
+  static void by_four(int64_t count, F&& f) {
+    int64_t t = 0;
+    for (; t + 4 <= count; t += 4) f(static_cast<int>(t), std::integral_constant<int, 4>{});
+    if (count - t == 3) f(static_cast<int>(t), std::integral_constant<int, 3>{});
+    if (count - t == 2) f(static_cast<int>(t), std::integral_constant<int, 2>{});
+    if (count - t == 1) f(static_cast<int>(t), std::integral_constant<int, 1>{});
+  }
+
+  // Adds to sum and above what score - limit gives for each limit; returns how many limits each score passes.
+  template <int Q>
+  static V pass(V score, const V (&limit)[Q], V& sum, V (&above)[Q], int n) {
+    V passed = L::zero();
+#pragma GCC unroll 4
+    for (int q = 0; q < Q; ++q) {
+      const V gap = first_lanes(score - limit[q], n, T(0)), one = gap > L::zero() ? L::set1(1) : L::zero();
+      sum += L::max(L::zero(), gap);
+      above[q] += one;
+      passed += one;
+    }
+    return passed;
+  }
+
   void few_of_row(Range rows, Range columns, int64_t i) const {
     T* row = kappa(rows, columns, i, columns.begin);
     std::fill(row, row + (columns.end - columns.begin), T(0));
     const V weight = L::set1(sums_(2)[i]);
-    V sum = L::zero(), number = L::zero();
     blocks_.for_segments(i, columns, [&](int64_t begin, int64_t end, bool positive) {
       if (positive) return;
       const T* s = blocks_.at(rows, columns, i, begin);
       T* k = row + (begin - columns.begin);
-      for (int64_t t = 0; t < blocks_.positives(i); ++t) {
-        const V limit = L::set1((*thresholds_)(static_cast<int>(t))[i]);
-        V above = L::zero();
+      by_four(blocks_.positives(i), [&](int t, auto count) {
+        constexpr int Q = decltype(count)::value;
+        V limit[Q], above[Q], sum = L::zero(), number = L::zero();
+        for (int q = 0; q < Q; ++q) {
+          limit[q] = L::set1((*thresholds_)(t + q)[i]);
+          above[q] = L::zero();
+        }
         for_lanes<T>(end - begin, [&](int64_t j, int n) {
-          const V gap = first_lanes(load_lanes<T>(s, j, n) - limit, n, T(0));
-          const V one = gap > L::zero() ? L::set1(1) : L::zero();
-          sum += L::max(L::zero(), gap);
-          above += one;
-          store_lanes<T>(k, j, n, L::fma(one, weight, load_lanes<T>(k, j, n)));
+          const V passed = pass<Q>(load_lanes<T>(s, j, n), limit, sum, above, n);
+          store_lanes<T>(k, j, n, L::fma(passed, weight, load_lanes<T>(k, j, n)));
         });
-        (*above_)(static_cast<int>(t))[i] += L::sum(above);
-        number += above;
-      }
+        for (int q = 0; q < Q; ++q) {
+          (*above_)(t + q)[i] += L::sum(above[q]);
+          number += above[q];
+        }
+        sums_(0)[i] += L::sum(sum);
+        sums_(1)[i] += L::sum(number);
+      });
     });
-    sums_(0)[i] += L::sum(sum);
-    sums_(1)[i] += L::sum(number);
   }
 
-  // The columns of a block above the diagonal as anchors; its rows from `first_positive` on are positives of columns before `last_positive`.
+  // The columns of a block above the diagonal as anchors; its rows from `first_positive` on are positives of columns before
+  // `last_positive`.
   void few_of_columns(Range rows, Range columns) const {
     int64_t first_positive, last_positive;
     blocks_.shared_class(rows, columns, first_positive, last_positive);
     const auto strip = [&](int64_t begin, int64_t end, int64_t stop) {
       for_chunks(
           end - begin, p_.threads,
-          [&](int64_t, int64_t first, int64_t last) {
-            few_of_lanes(rows, columns, begin + first, static_cast<int>(last - first), stop);
-          },
+          [&](int64_t, int64_t first, int64_t last) { few_of_lanes(rows, columns, begin + first, static_cast<int>(last - first), stop); },
           L::lanes);
     };
     strip(columns.begin, last_positive, first_positive);
@@ -163,25 +188,24 @@ class BatchAll {
     const V weight = L::load(sums_(2) + j);
     const T* s = blocks_.at(rows, columns, rows.begin, j);
     T* k = kappa(rows, columns, rows.begin, j);
-    V sum = L::zero(), number = L::zero();
-    for (int64_t t = 0; t < most_; ++t) {
-      const V limit = L::load((*thresholds_)(static_cast<int>(t)) + j);
-      V above = L::zero();
-      for (int64_t r = 0; r < stop - rows.begin; ++r) {
-        const V gap = L::load(s + r * kPitch) - limit;
-        const V one = gap > L::zero() ? L::set1(1) : L::zero();
-        sum += L::max(L::zero(), gap);
-        above += one;
-        T* to = k + r * kPitch;
-        const V value = L::fma(one, weight, L::load(to));
-        n == L::lanes ? L::store(to, value) : L::store(to, value, n);
+    by_four(most_, [&](int t, auto count) {
+      constexpr int Q = decltype(count)::value;
+      V limit[Q], above[Q], sum = L::zero(), number = L::zero();
+      for (int q = 0; q < Q; ++q) {
+        limit[q] = L::load((*thresholds_)(t + q) + j);
+        above[q] = L::zero();
       }
-      T* total = (*above_)(static_cast<int>(t)) + j;
-      L::store(total, L::load(total) + above, n);
-      number += above;
-    }
-    L::store(sums_(0) + j, L::load(sums_(0) + j) + sum, n);
-    L::store(sums_(1) + j, L::load(sums_(1) + j) + number, n);
+      for (int64_t r = 0; r < (stop - rows.begin) * kPitch; r += kPitch) {
+        const V value = L::fma(pass<Q>(L::load(s + r), limit, sum, above, L::lanes), weight, L::load(k + r));
+        n == L::lanes ? L::store(k + r, value) : L::store(k + r, value, n);
+      }
+      for (int q = 0; q < Q; ++q) {
+        L::store((*above_)(t + q) + j, L::load((*above_)(t + q) + j) + above[q], n);
+        number += above[q];
+      }
+      L::store(sums_(0) + j, L::load(sums_(0) + j) + sum, n);
+      L::store(sums_(1) + j, L::load(sums_(1) + j) + number, n);
+    });
   }
 
   // Many: for each row of a strip, sorted thresholds, their prefix sums, and how many negatives have each rank.

@@ -216,13 +216,9 @@ void for_pair_formula(const Pairs& p, F&& f) {
 }
 
 void pair_loss(const PairLoss& p) {
-  for_pair_formula(p, [&](auto zero, auto formula) {
-    pair_loss_forward<std::remove_pointer_t<decltype(formula)>, decltype(zero)>(p);
-  });
+  for_pair_formula(p, [&](auto zero, auto formula) { pair_loss_forward<std::remove_pointer_t<decltype(formula)>, decltype(zero)>(p); });
 }
 
 void pair_loss_backward(const PairLossBackward& p) {
-  for_pair_formula(p, [&](auto zero, auto formula) {
-    pair_loss_backward<std::remove_pointer_t<decltype(formula)>, decltype(zero)>(p);
-  });
+  for_pair_formula(p, [&](auto zero, auto formula) { pair_loss_backward<std::remove_pointer_t<decltype(formula)>, decltype(zero)>(p); });
 }

@@ -1,7 +1,7 @@
 // Circle: pairs weighted by how far they are from their optimum, w_p = max(0, 1 + m - s), w_n = max(0, s + m).
 //
-//     loss_i = softplus(P_i + N_i)        P_i = log sum_p exp u_ip, u = -gamma w_p (s - 1 + m)        N_i = log sum_n exp v_in, v = gamma w_n (s - m)
-//     d / ds_ip = sigmoid(P_i + N_i) exp(u_ip - P_i) u'        d / ds_in = sigmoid(P_i + N_i) exp(v_in - N_i) v'
+//     loss_i = softplus(P_i + N_i)        P_i = log sum_p exp u_ip, u = -gamma w_p (s - 1 + m)        N_i = log sum_n exp v_in, v = gamma
+//     w_n (s - m) d / ds_ip = sigmoid(P_i + N_i) exp(u_ip - P_i) u'        d / ds_in = sigmoid(P_i + N_i) exp(v_in - N_i) v'
 //
 // with u' = -gamma w_p and v' = gamma w_n where the weights are constants (as published), the whole derivative otherwise. An anchor without
 // positives or without negatives has loss 0: its P and N are then infinite.

@@ -1,7 +1,7 @@
 // Multi-similarity: a soft maximum over an anchor's positives and one over its negatives.
 //
-//     loss_i = P_i / alpha + N_i / beta        P_i = log(1 + sum_p exp(alpha (base - s_ip)))        N_i = log(1 + sum_n exp(beta (s_in - base)))
-//     d / ds_ip = -exp(alpha (base - s_ip) - P_i)        d / ds_in = exp(beta (s_in - base) - N_i)
+//     loss_i = P_i / alpha + N_i / beta        P_i = log(1 + sum_p exp(alpha (base - s_ip)))        N_i = log(1 + sum_n exp(beta (s_in -
+//     base))) d / ds_ip = -exp(alpha (base - s_ip) - P_i)        d / ds_in = exp(beta (s_in - base) - N_i)
 
 template <class T>
 struct MultiSimilarity {
