@@ -132,7 +132,7 @@ class BatchAll {
     V passed = L::zero();
 #pragma GCC unroll 4
     for (int q = 0; q < Q; ++q) {
-      const V gap = first_lanes(score - limit[q], n, T(0)), one = gap > L::zero() ? L::set1(1) : L::zero();
+      const V gap = first_lanes(score - limit[q], n, T(0)), one = gap > L::zero() ? L::set1(T(1)) : L::zero();
       sum += L::max(L::zero(), gap);
       above[q] += one;
       passed += one;
@@ -213,7 +213,7 @@ class BatchAll {
   void many() {
     const int64_t width = most_ + 1;
     Buffer<T> limits(kSide * width), prefix(kSide * width);
-    Buffer<int64_t> ranks(kSide * width);
+    Buffer<int32_t> ranks(kSide * width);
     for (int64_t first = 0; first < p_.rows; first += kSide) {
       const Range rows = blocks_.strip(first);
       const auto at = [&](int64_t i) { return (i - rows.begin) * width; };
@@ -234,10 +234,10 @@ class BatchAll {
   }
 
   // NaN thresholds go last, where no score passes them.
-  void sort_thresholds(T* limits, T* prefix, int64_t* ranks, int64_t i) const {
+  void sort_thresholds(T* limits, T* prefix, int32_t* ranks, int64_t i) const {
     const int64_t count = blocks_.positives(i);
     std::sort(limits, limits + count, [](T a, T b) { return a < b || (b != b && a == a); });
-    std::fill(ranks, ranks + count + 1, int64_t(0));
+    std::fill(ranks, ranks + count + 1, 0);
     prefix[0] = 0;
     for (int64_t t = 0; t < count; ++t) prefix[t + 1] = prefix[t] + limits[t];
   }
@@ -254,7 +254,7 @@ class BatchAll {
     return from - limits;
   }
 
-  void many_of_row(Range rows, Range columns, int64_t i, const T* limits, const T* prefix, int64_t* ranks) const {
+  void many_of_row(Range rows, Range columns, int64_t i, const T* limits, const T* prefix, int32_t* ranks) const {
     T sum = 0;
     blocks_.for_segments(i, columns, [&](int64_t begin, int64_t end, bool positive) {
       const T* s = blocks_.at(rows, columns, i, begin);
@@ -268,8 +268,9 @@ class BatchAll {
   }
 
   // ranks[t] becomes the number of negatives above threshold t.
-  void count_above(int64_t* ranks, int64_t i) const {
-    int64_t above = 0, triplets = 0;
+  void count_above(int32_t* ranks, int64_t i) const {
+    int32_t above = 0;
+    int64_t triplets = 0;
     for (int64_t t = blocks_.positives(i); t > 0; --t) {
       above += ranks[t];
       triplets += above;
@@ -279,7 +280,7 @@ class BatchAll {
     sums_(1)[i] = static_cast<T>(triplets);
   }
 
-  void weigh_row(Range rows, Range columns, int64_t i, const T* limits, const int64_t* ranks) const {
+  void weigh_row(Range rows, Range columns, int64_t i, const T* limits, const int32_t* ranks) const {
     const int64_t count = blocks_.positives(i);
     T* row = kappa(rows, columns, i, columns.begin);
     std::fill(row, row + (columns.end - columns.begin), T(0));

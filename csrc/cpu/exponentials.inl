@@ -12,9 +12,9 @@ inline typename Simd<T>::V exp_lanes(typename Simd<T>::V x) {
   x = L::max(L::set1(C::lowest), x);  // a comparison with NaN is false, and the second operand is kept
   const V shifted = L::fma(x, L::set1(T(1.44269504088896340736)), L::set1(rounder)), n = shifted - L::set1(rounder);
   const V r = L::fma(n, L::set1(-C::ln2_low), L::fma(n, L::set1(-C::ln2_high), x));
-  V sum = L::set1(1);
+  V sum = L::set1(T(1));
 #pragma GCC unroll 16
-  for (int i = C::exp_terms - 1; i > 0; --i) sum = L::fma(sum, r * L::set1(T(1) / T(i)), L::set1(1));
+  for (int i = C::exp_terms - 1; i > 0; --i) sum = L::fma(sum, r * L::set1(T(1) / T(i)), L::set1(T(1)));
   Bits exponent;
   std::memcpy(&exponent, &lift, sizeof(T));
   BitLanes power;
@@ -30,7 +30,7 @@ template <class T>
 inline typename Simd<T>::V log_of_one_plus_lanes(typename Simd<T>::V e) {
   using L = Simd<T>;
   using C = ExpConstants<T>;
-  const auto s = e / (L::set1(2) + e), square = s * s;
+  const auto s = e / (L::set1(T(2)) + e), square = s * s;
   auto sum = L::zero();
 #pragma GCC unroll 16
   for (int i = C::log_terms - 1; i >= 0; --i) sum = L::fma(sum, square, L::set1(T(2) / T(2 * i + 1)));
@@ -46,6 +46,6 @@ inline typename Simd<T>::V softplus_lanes(typename Simd<T>::V v) {
 template <class T>
 inline typename Simd<T>::V sigmoid_lanes(typename Simd<T>::V v) {
   using L = Simd<T>;
-  const auto e = exp_lanes<T>(-L::abs(v)), one = L::set1(1);
+  const auto e = exp_lanes<T>(-L::abs(v)), one = L::set1(T(1));
   return (v < L::zero() ? e : one) / (one + e);
 }

@@ -131,7 +131,8 @@ class PairBlocks {
       const int32_t c = pairs.self ? classes.id[row(i)] : classes.find(pairs.labels[i]);
       begin[i] = c < 0 ? 0 : classes.start[c];
       end[i] = c < 0 ? 0 : classes.start[c + 1];
-      own[i] = pairs.self ? i : pairs.self_index != nullptr && pairs.self_index[i] >= 0 ? place[pairs.self_index[i]] : -1;
+      own[i] = pairs.self ? i : -1;
+      if (pairs.self_index != nullptr && pairs.self_index[i] >= 0 && pairs.self_index[i] < columns) own[i] = place[pairs.self_index[i]];
     }
   }
 
@@ -189,7 +190,7 @@ class PairBlocks {
   V score(V product, int64_t i, int64_t j) const {
     if (!euclidean) return product;
     const V norms = L::set1(row_norm_[i]) + L::load(column_norm_.get() + j);
-    V square = L::fma(product, L::set1(-2), norms);
+    V square = L::fma(product, L::set1(T(-2)), norms);
     const unsigned all = (1u << L::lanes) - 1u, near = ~L::greater(square, norms * L::set1(kNear<T>)) & all;
     if (__builtin_expect(near != 0, 0)) square = exactly(square, near, i, j);
     return -(pairs.metric == Metric::kEuclidean ? L::sqrt(square) : square);

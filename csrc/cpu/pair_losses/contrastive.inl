@@ -9,7 +9,7 @@ struct Contrastive {
   static T start(int) { return T(0); }
 
   V violation(V s, bool positive) const { return positive ? Simd<T>::set1(above) - s : s - Simd<T>::set1(below); }
-  static V step(V violation) { return violation > Simd<T>::zero() ? Simd<T>::set1(1) : Simd<T>::zero(); }
+  static V step(V violation) { return violation > Simd<T>::zero() ? Simd<T>::set1(T(1)) : Simd<T>::zero(); }
 
   template <class Add>
   void visit(const Add& add, int, bool positive) const {

@@ -6,10 +6,10 @@
 template <class T>
 struct MultiSimilarity {
   using V = typename Simd<T>::V;
-  static constexpr int kFields = 4, kComponents = 1, kSweeps = 1;  // P (first: largest exponent, sum), N (the same)
+  static constexpr int kFields = 4, kComponents = 1, kSweeps = 1;  // P (first: largest exponent, at least 0, sum), N (the same)
   explicit MultiSimilarity(const double* parameter)
       : alpha(static_cast<T>(parameter[0])), beta(static_cast<T>(parameter[1])), base(static_cast<T>(parameter[2])) {}
-  static T start(int field) { return field % 2 == 0 ? T(0) : field == 1 || field == 3 ? T(1) : T(0); }  // the 1: exp(0)
+  static T start(int) { return T(0); }
 
   V exponent(V s, bool positive) const {
     const V from = Simd<T>::set1(base);
@@ -23,7 +23,10 @@ struct MultiSimilarity {
 
   template <class F>
   void close(F&& field, int, T, T) const {
-    for (int side = 0; side < 4; side += 2) field(side) += std::log(field(side + 1));
+    for (int side = 0; side < 4; side += 2) {
+      const T top = field(side), sum = field(side + 1);
+      field(side) = top > 0 ? top + std::log(sum + std::exp(-top)) : std::log1p(sum);
+    }
   }
 
   template <class F>
