@@ -37,10 +37,16 @@ from siamese_fast.ops import (
 if TYPE_CHECKING:
     from siamese_fast import data, evaluation, losses, network, ops, recipes
     from siamese_fast.losses import (
+        BatchAllTripletLoss,
         BatchHardTripletLoss,
+        CircleLoss,
+        ContrastiveLoss,
         KochAllPairsLoss,
         KochPairLoss,
         KochSoftmaxLoss,
+        MultiSimilarityLoss,
+        NTXentLoss,
+        SupConLoss,
         TripletLoss,
     )
     from siamese_fast.network import ConvEncoder, DistanceHead, KochHead, MLPEncoder, SiameseNetwork
@@ -51,7 +57,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchAllTripletLoss",
     "BatchHardTripletLoss",
+    "CircleLoss",
+    "ContrastiveLoss",
     "ConvEncoder",
     "DistanceHead",
     "FitOptions",
@@ -60,9 +69,12 @@ __all__ = [
     "KochPairLoss",
     "KochSoftmaxLoss",
     "MLPEncoder",
+    "MultiSimilarityLoss",
+    "NTXentLoss",
     "OneShotClassifier",
     "PreparedSupport",
     "SiameseNetwork",
+    "SupConLoss",
     "TripletLoss",
     "backend",
     "batch_all_triplet_loss",
@@ -97,7 +109,10 @@ __all__ = [
 ]
 
 _HOME = {
+    "BatchAllTripletLoss": "losses",
     "BatchHardTripletLoss": "losses",
+    "CircleLoss": "losses",
+    "ContrastiveLoss": "losses",
     "ConvEncoder": "network",
     "DistanceHead": "network",
     "FitOptions": "training",
@@ -106,8 +121,11 @@ _HOME = {
     "KochPairLoss": "losses",
     "KochSoftmaxLoss": "losses",
     "MLPEncoder": "network",
+    "MultiSimilarityLoss": "losses",
+    "NTXentLoss": "losses",
     "OneShotClassifier": "prediction",
     "SiameseNetwork": "network",
+    "SupConLoss": "losses",
     "TripletLoss": "losses",
     "fit": "training",
     "train_recipe": "recipes",

@@ -34,7 +34,9 @@ def batch_all_backward(
     margin: float,
     metric: str,
 ) -> tuple[Tensor, Tensor]:
-    """Where all anchors weigh the same, and the forward pass found the gradient of their sum, this is scaled."""
+    """Where all anchors weigh the same, and the forward pass found the gradient of their sum, this is
+    scaled.
+    """
     if sum_x.numel() and bool((grad == grad[0]).all()):
         return sum_x * grad[0], sum_ref * grad[0]
     grad = operand("grad", grad, x.dtype, (x.shape[0],))

@@ -34,7 +34,9 @@ def pair_operands(
     ref_labels: Tensor | None,
     self_index: Tensor | None,
 ) -> tuple[Operands, tuple[int | bool, ...]]:
-    """The tensors as their addresses will be read, and: dtype, threads, whether without `ref`, sizes, addresses."""
+    """The tensors as their addresses will be read, and: dtype, threads, whether without `ref`, sizes,
+    addresses.
+    """
     rows, depth = x.shape
     x = operand("x", x, compute_dtype(x.dtype), (rows, depth))
     labels = operand("labels", labels, torch.int64, (rows,))

@@ -1,5 +1,5 @@
-"""Triplet loss over every triplet of a batch, without a look at triplets. With scores s (larger is nearer) and a
-threshold t_p = s_ap - margin for each positive p of anchor a,
+"""Triplet loss over every triplet of a batch, without a look at triplets. With scores s (larger is nearer)
+and a threshold t_p = s_ap - margin for each positive p of anchor a,
 
     loss_a = sum_p sum_n max(0, s_an - t_p) = sum_n (r_n s_an - sum of the r_n lowest thresholds)
     d loss_a / d s_an = r_n, the thresholds below s_an    d loss_a / d s_ap = -c_p, the negatives above t_p
@@ -52,8 +52,8 @@ def batch_all_triplet_loss(
         margin: of the violation.
         metric: "euclidean", "sqeuclidean", "cosine" (1 - cosine) or "dot" (minus the product).
         normalize: scale rows to length 1 first.
-        reduction: "mean_nonzero" over the triplets above 0, "mean" over all triplets, "sum", or "none": [N], the
-            sum over each anchor's triplets.
+        reduction: "mean_nonzero" over the triplets above 0, "mean" over all triplets, "sum", or "none":
+            [N], the sum over each anchor's triplets.
         ref, ref_labels, self_index: a separate set of positives and negatives, as for `hardest_pairs`; `ref`
             takes gradients too.
 
@@ -72,6 +72,8 @@ def batch_all_triplet_loss(
     margin = finite("margin", margin)
     operands = prepared(x, labels, metric, normalize, ref, ref_labels, self_index)
     wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in operands[:3:2])
+    losses: Tensor
+    counts: Tensor
     losses, counts, *_ = _apply(*operands, margin, metric, wanted)
     if reduction == "none":
         return losses
@@ -85,7 +87,9 @@ def batch_all_triplet_loss(
 def _ranks(
     scores: Tensor, positive: Tensor, negative: Tensor, margin: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Thresholds below each negative and negatives above each positive's threshold (0 elsewhere); thresholds."""
+    """Thresholds below each negative and negatives above each positive's threshold (0 elsewhere);
+    thresholds.
+    """
     limits = scores - margin
     below = torch.searchsorted(limits.masked_fill(~positive, torch.inf).sort(1).values, scores)
     rivals = scores.masked_fill(~negative, -torch.inf).sort(1).values
@@ -96,7 +100,7 @@ def _ranks(
 
 def _sums(scores: Tensor, positive: Tensor, negative: Tensor, margin: float) -> tuple[Tensor, Tensor]:
     """Losses and counts [n], differentiable: ranks are constants."""
-    below, above, limits = _ranks(scores.detach().contiguous(), positive, negative, margin)
+    below, above, _ = _ranks(scores.detach().contiguous(), positive, negative, margin)
     gained = torch.where(negative, below * scores, 0.0).sum(1)
     return gained - torch.where(positive, above * (scores - margin), 0.0).sum(1), below.sum(1)
 

@@ -1,4 +1,5 @@
-"""Circle loss: every pair is weighted by how far its similarity s is from the optimum, with margin m and scale gamma,
+"""Circle loss: every pair is weighted by how far its similarity s is from the optimum, with margin m and
+scale gamma,
 
     loss_i = softplus(log sum_p exp(-gamma w_p (s_ip - 1 + m)) + log sum_n exp(gamma w_n (s_in - m)))
     w_p = max(0, 1 + m - s_ip),    w_n = max(0, s_in + m).
@@ -45,12 +46,12 @@ def circle_loss(
         margin: how far from 1 and 0 the boundary lies (m).
         gamma: scale of the exponents.
         constant_weights: the weights w take no gradient, as published; False differentiates them too.
-        reduction: "mean" over the anchors that have a positive and a negative, "mean_nonzero" over losses above
-            0, "sum", or "none": [N], 0 for an anchor that lacks one.
+        reduction: "mean" over the anchors that have a positive and a negative, "mean_nonzero" over losses
+            above 0, "sum", or "none": [N], 0 for an anchor that lacks one.
 
     Returns:
-        The loss, [] or [N]. The second derivative, with `constant_weights`, is that of the whole formula with its
-        weights held constant.
+        The loss, [] or [N]. The second derivative, with `constant_weights`, is that of the whole formula
+        with its weights held constant.
 
     Raises:
         TypeError, ValueError: an argument is not as above.

@@ -1,8 +1,10 @@
-"""Contrastive loss over all pairs of a batch: positives nearer than one margin, negatives farther than another,
+"""Contrastive loss over all pairs of a batch: positives nearer than one margin, negatives farther than
+another,
 
     max(0, d_ip - pos_margin) for every positive pair,    max(0, neg_margin - d_in) for every negative pair.
 
-Source: Hadsell, Chopra, LeCun, "Dimensionality Reduction by Learning an Invariant Mapping", 2006 (without the squares, as in use today).
+Source: Hadsell, Chopra, LeCun, "Dimensionality Reduction by Learning an Invariant Mapping", 2006 (without
+the squares, as in use today).
 """
 
 from __future__ import annotations
@@ -42,8 +44,9 @@ def contrastive_loss(
         pos_margin, neg_margin: distances under which positives, and over which negatives, cost nothing.
         metric: "euclidean", "sqeuclidean", "cosine" (1 - cosine) or "dot" (minus the product).
         normalize: scale rows to length 1 first.
-        reduction: "mean_nonzero": the mean over positive pairs above 0, plus that over negative pairs above 0;
-            "mean": the same over all pairs of each kind; "sum"; "none": [N], the sum over each row's pairs.
+        reduction: "mean_nonzero": the mean over positive pairs above 0, plus that over negative pairs above
+            0; "mean": the same over all pairs of each kind; "sum"; "none": [N], the sum over each row's
+            pairs.
 
     Returns:
         The loss, [] or [N]; a kind without pairs adds 0.

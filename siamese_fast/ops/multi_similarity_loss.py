@@ -1,4 +1,5 @@
-"""Multi-similarity loss: a soft maximum over an anchor's positives and one over its negatives, s a similarity,
+"""Multi-similarity loss: a soft maximum over an anchor's positives and one over its negatives, s a
+similarity,
 
     loss_i = log(1 + sum_p exp(alpha (base - s_ip))) / alpha + log(1 + sum_n exp(beta (s_in - base))) / beta.
 

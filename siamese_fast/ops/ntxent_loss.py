@@ -2,8 +2,8 @@
 
     loss_i = sum_p softplus(log sum_n exp t_in - t_ip) = -sum_p log(exp t_ip / (exp t_ip + sum_n exp t_in)).
 
-Sources: Sohn, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective", 2016; Chen, Kornblith, Norouzi, Hinton,
-"A Simple Framework for Contrastive Learning of Visual Representations", 2020.
+Sources: Sohn, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective", 2016; Chen,
+Kornblith, Norouzi, Hinton, "A Simple Framework for Contrastive Learning of Visual Representations", 2020.
 """
 
 from __future__ import annotations
@@ -49,11 +49,12 @@ def ntxent_loss(
         reduction: "mean" over the positive pairs, "mean_nonzero" over anchors with a loss above 0, "sum", or
             "none": [N], the sum over each anchor's positives.
         ref, ref_labels: [M, D] and [M], a separate set that holds positives and negatives; takes gradients.
-        self_index: [N], with `ref`: the row of `ref` that is the anchor itself and not its positive, -1 for none.
+        self_index: [N], with `ref`: the row of `ref` that is the anchor itself and not its positive, -1 for
+            none.
 
     Returns:
-        The loss, [] or [N], in float32 (float64 for float64). Anchors without positives add nothing; a positive
-        without any negative has loss 0. A NaN makes every loss that it enters NaN.
+        The loss, [] or [N], in float32 (float64 for float64). Anchors without positives add nothing; a
+        positive without any negative has loss 0. A NaN makes every loss that it enters NaN.
 
     Raises:
         TypeError, ValueError: an argument is not as above.

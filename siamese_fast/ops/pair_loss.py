@@ -1,12 +1,13 @@
 """Losses over all pairs of rows: every loss of this kind is a `Formula` of scores, and this engine runs it.
 
-    score s_ij: x_i . y_j for "dot", the cosine for "cosine", -|x_i - y_j|^2 for "sqeuclidean", -|x_i - y_j| for "euclidean"
+    score s_ij: x_i . y_j for "dot", the cosine for "cosine", -|x_i - y_j|^2 for "sqeuclidean", -|x_i - y_j|
+        for "euclidean"
     loss_ic = formula(s_i1 .. s_iM, which of them are positives and which negatives), c its components
 
-Peers build the [N, M] scores and several masks and copies of that size. Here blocks of scores live in cache: one pass keeps a
-few numbers a row (a logarithm of a sum of exponentials, sums, counts), the backward pass makes the scores again, turns them into the
-coefficients d loss / d score and multiplies these with the rows: O((N + M) D) memory. Each row has one writer and blocks come
-in a fixed order: same bits at any thread count.
+Peers build the [N, M] scores and several masks and copies of that size. Here blocks of scores live in cache:
+one pass keeps a few numbers a row (a logarithm of a sum of exponentials, sums, counts), the backward pass makes
+the scores again, turns them into the coefficients d loss / d score and multiplies these with the rows:
+O((N + M) D) memory. Each row has one writer and blocks come in a fixed order: same bits at any thread count.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ class Formula:
         name: also that of the C++ formula.
         components: losses a row has.
         fields: numbers a row keeps for the backward pass.
-        losses: `(scores, positive, negative, parameters)` -> losses [n, components], differentiable; counts of
-            their terms [n, components]; statistics [n, fields].
-        slopes: `(scores, positive, negative, statistics, parameters)` -> d loss / d score [n, M] of each component.
+        losses: `(scores, positive, negative, parameters)` -> losses [n, components], differentiable; counts
+            of their terms [n, components]; statistics [n, fields].
+        slopes: `(scores, positive, negative, statistics, parameters)` -> d loss / d score [n, M] of each
+            component.
     """
 
     name: str
@@ -97,7 +99,9 @@ def prepared(
 
 
 def reduce_rows(losses: Tensor, counts: Tensor, reduction: str) -> Tensor:
-    """`losses` [N] over `counts` [N] terms each: "mean" over all terms, "mean_nonzero" over the rows above 0."""
+    """`losses` [N] over `counts` [N] terms each: "mean" over all terms, "mean_nonzero" over the rows above
+    0.
+    """
     if reduction == "none":
         return losses
     if reduction == "sum":
@@ -251,7 +255,8 @@ _op = define(
 )
 _backward_op = define(
     "pair_loss_backward(Tensor grad, Tensor x, Tensor labels, Tensor? ref, Tensor? ref_labels,"
-    " Tensor? self_index, Tensor statistics, str formula, str metric, float[] parameters) -> (Tensor, Tensor)",
+    " Tensor? self_index, Tensor statistics, str formula, str metric, float[] parameters)"
+    " -> (Tensor, Tensor)",
     _backward,
     lambda grad, x, labels, ref, *_: (
         torch.empty_like(x),

@@ -1,11 +1,14 @@
-"""SupCon: the mean log-probability of an anchor's positives among all of its pairs, with t = score / temperature,
+"""SupCon: the mean log-probability of an anchor's positives among all of its pairs, with t = score /
+temperature,
 
     loss_i = log sum_j exp t_ij - (1 / P_i) sum_p t_ip,    P_i the number of positives p of anchor i.
 
-InfoNCE and the N-pair loss are this with one positive, in a separate set; the prototypical episode loss with the class means as that set.
+InfoNCE and the N-pair loss are this with one positive, in a separate set; the prototypical episode loss
+with the class means as that set.
 
-Sources: Khosla et al., "Supervised Contrastive Learning", 2020; van den Oord, Li, Vinyals, "Representation Learning with Contrastive
-Predictive Coding", 2018; Snell, Swersky, Zemel, "Prototypical Networks for Few-shot Learning", 2017.
+Sources: Khosla et al., "Supervised Contrastive Learning", 2020; van den Oord, Li, Vinyals, "Representation
+Learning with Contrastive Predictive Coding", 2018; Snell, Swersky, Zemel, "Prototypical Networks for
+Few-shot Learning", 2017.
 """
 
 from __future__ import annotations
@@ -127,7 +130,8 @@ def prototypical_loss(
 
     Args:
         queries, labels: [Q, D], [Q].
-        supports, support_labels: [S, D], [S]; labels 0 .. C - 1 as an episode numbers them, each with a support.
+        supports, support_labels: [S, D], [S]; labels 0 .. C - 1 as an episode numbers them, each with a
+            support.
         metric: "sqeuclidean" as published, "euclidean", "cosine" or "dot".
         temperature: scores are divided by it.
         reduction: "mean", "sum" or "none" ([Q]).

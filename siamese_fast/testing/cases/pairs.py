@@ -1,7 +1,7 @@
 """Cases of the losses over all pairs, each as its plain formula of the matrix of scores.
 
-Errors of a score enter a loss, and the coefficient of a pair, through derivatives: terms are found by autograd in float64 of the
-formula, as a function of scores that are taken as independent of each other.
+Errors of a score enter a loss, and the coefficient of a pair, through derivatives: terms are found by
+autograd in float64 of the formula, as a function of scores that are taken as independent of each other.
 """
 
 from __future__ import annotations
@@ -174,10 +174,7 @@ def _case(
     def terms(inputs: Inputs, options: Options, _: Inputs) -> tuple[Tensor, ...]:
         pairs, sharp = _pairs(inputs, options), sharpness(options)
         each = _score_terms(pairs, options)
-        if sharp:
-            each = each + _most(each) + 8 / sharp
-        else:
-            each = each + 1
+        each = each + _most(each) + 8 / sharp if sharp else each + 1
         coefficients = _coefficients(losses, pairs, {**options, "reduction": "none"}, each.new_ones(()))
         value = losses(pairs.scores, pairs.positive, pairs.negative, options)
         return (_reduced((coefficients * each).sum(1) + 8 * value, pairs, options),)
