@@ -1,4 +1,4 @@
-"""The drop-ins against the libraries themselves, in float64: values, gradients, indices, degenerate batches."""
+"""The drop-ins against the libraries themselves, in float64: values, gradients, indices, odd batches."""
 
 from __future__ import annotations
 
@@ -161,12 +161,12 @@ def test_regularisers_and_wrappers_of_the_library() -> None:
 
 
 def test_ntxent_is_exact_where_the_library_saturates() -> None:
-    """Theirs is -log(ratio + smallest number): no loss of a pair is above 708 in float64, nor has a gradient."""
+    """Theirs is -log(ratio + smallest number): no pair costs more than 708 in float64. Here one costs 2000."""
     x = torch.tensor([[1.0, 0.0], [-1.0, 1e-3], [1.0, 1e-3]], dtype=torch.float64)
     labels = torch.tensor([0, 0, 1])
-    assert theirs.NTXentLoss(temperature=1e-3)(x, labels) < 709
+    assert theirs.NTXentLoss(temperature=1e-3)(x, labels) < 709 / 2 + 1
     torch.testing.assert_close(
-        ours.NTXentLoss(temperature=1e-3)(x, labels), torch.tensor(2000.0).double(), rtol=0.01, atol=0
+        ours.NTXentLoss(temperature=1e-3)(x, labels), torch.tensor(1000.35).double(), rtol=1e-4, atol=0
     )
 
 

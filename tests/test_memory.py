@@ -35,7 +35,8 @@ def run(rows):
         **{f.__name__: (lambda f=f: f(x, labels).backward())
            for f in (ntxent_loss, supcon_loss, contrastive_loss, multi_similarity_loss, circle_loss,
                      batch_all_triplet_loss)},
-        "batch_all_triplet_loss large classes": lambda: batch_all_triplet_loss(x[:2048], labels[:2048] % 2).backward(),
+        "batch_all_triplet_loss two classes":
+            lambda: batch_all_triplet_loss(x[:2048], labels[:2048] % 2).backward(),
         "hardest_pairs": lambda: hardest_pairs(x, labels, ref=y, ref_labels=labels),
         "nearest_support": lambda: nearest_support(x, y, 5),
         "nearest_support prepared": lambda: nearest_support(x, support, 5),

@@ -84,7 +84,7 @@ def test_rows_past_all_bounds_never_crash(name: str, value: float, room: str) ->
     (gradient,) = torch.autograd.grad(each.sum(), x)
     assert each.shape == (40,) and gradient.shape == x.shape
     if value != value:
-        assert each[7].isnan() and gradient[7].isnan().all()
+        assert each[7].isnan() and gradient[7].isnan().any()
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -193,9 +193,10 @@ def test_prototypical_loss_is_an_episode(metric: str, room: str) -> None:
 def test_constant_weights_of_the_circle_loss_take_no_gradient(room: str) -> None:
     draw = Draw(torch.float64)
     labels = draw.labels(40, 6)
-    x = torch.nn.functional.normalize(draw.rows(40, 5)).requires_grad_()
+    x = draw.rows(40, 5).requires_grad_()
+    unit = torch.nn.functional.normalize(x)
     same, off = labels[:, None] == labels, ~torch.eye(40, dtype=torch.bool)
-    scores = x @ x.T
+    scores = unit @ unit.T
     weight = scores.detach()
     pull = (-8 * (1.4 - weight).clamp_min(0) * (scores - 0.6)).masked_fill(~(same & off), -torch.inf)
     push = (8 * (weight + 0.4).clamp_min(0) * (scores - 0.4)).masked_fill(same, -torch.inf)
