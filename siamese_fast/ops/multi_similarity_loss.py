@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from siamese_fast.ops import _checks as check
+from siamese_fast.ops._metrics import softplus
 from siamese_fast.ops.pair_loss import (
     REDUCTIONS,
     Evaluated,
@@ -78,11 +79,15 @@ def _exponents(scores: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
     return alpha * (base - scores), beta * (scores - base)
 
 
+def _soft_maximum(exponents: Tensor, kept: Tensor) -> Tensor:
+    """log(1 + sum of exponentials) of the kept columns, [n, 1]; 0, with a gradient of 0, where there is none."""
+    some = kept.any(1, keepdim=True)
+    return torch.where(some, softplus(torch.where(some, log_sum_exp(exponents, kept), 0.0)), 0.0)
+
+
 def _losses(scores: Tensor, positive: Tensor, negative: Tensor, parameters: Parameters) -> Evaluated:
     of_positives, of_negatives = _exponents(scores, parameters)
-    one = scores.new_zeros(())
-    pull = torch.logaddexp(log_sum_exp(of_positives, positive), one)
-    push = torch.logaddexp(log_sum_exp(of_negatives, negative), one)
+    pull, push = _soft_maximum(of_positives, positive), _soft_maximum(of_negatives, negative)
     losses = pull / parameters[0] + push / parameters[1]
     kept = torch.cat([pull, torch.zeros_like(pull), push, torch.zeros_like(push)], 1)
     return losses, (losses > 0).to(losses.dtype), kept

@@ -77,7 +77,8 @@ def _multi_similarity(s: Tensor, positive: Tensor, negative: Tensor, options: Op
     alpha, beta, base = (options[name] for name in ("alpha", "beta", "base"))
     pull, push = _lse(alpha * (base - s), positive), _lse(beta * (s - base), negative)
     zero = torch.zeros_like(pull)
-    return torch.logaddexp(pull, zero) / alpha + torch.logaddexp(push, zero) / beta
+    total: Tensor = torch.logaddexp(pull, zero) / alpha + torch.logaddexp(push, zero) / beta
+    return total
 
 
 def _circle(s: Tensor, positive: Tensor, negative: Tensor, options: Options) -> Tensor:
