@@ -161,7 +161,7 @@ def test_regularisers_and_wrappers_of_the_library() -> None:
 
 
 def test_ntxent_is_exact_where_the_library_saturates() -> None:
-    """Theirs is -log(ratio + smallest number): no pair costs more than 708 in float64. Here one costs 2000."""
+    """Theirs is -log(ratio + smallest number): no pair costs more than 708. Here one costs 2000."""
     x = torch.tensor([[1.0, 0.0], [-1.0, 1e-3], [1.0, 1e-3]], dtype=torch.float64)
     labels = torch.tensor([0, 0, 1])
     assert theirs.NTXentLoss(temperature=1e-3)(x, labels) < 709 / 2 + 1

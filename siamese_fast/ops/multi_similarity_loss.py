@@ -80,7 +80,9 @@ def _exponents(scores: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
 
 
 def _soft_maximum(exponents: Tensor, kept: Tensor) -> Tensor:
-    """log(1 + sum of exponentials) of the kept columns, [n, 1]; 0, with a gradient of 0, where there is none."""
+    """log(1 + sum of exponentials) of the kept columns, [n, 1]; 0, with a gradient of 0, where there is
+    none.
+    """
     some = kept.any(1, keepdim=True)
     return torch.where(some, softplus(torch.where(some, log_sum_exp(exponents, kept), 0.0)), 0.0)
 

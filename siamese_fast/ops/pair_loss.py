@@ -5,8 +5,9 @@
     loss_ic = formula(s_i1 .. s_iM, which of them are positives and which negatives), c its components
 
 Peers build the [N, M] scores and several masks and copies of that size. Here blocks of scores live in cache:
-one pass keeps a few numbers a row (a logarithm of a sum of exponentials, sums, counts), the backward pass makes
-the scores again, turns them into the coefficients d loss / d score and multiplies these with the rows:
+one pass keeps a few numbers a row (a logarithm of a sum of exponentials, sums, counts), the backward pass
+makes the scores again, turns them into the coefficients d loss / d score and multiplies these with the
+rows:
 O((N + M) D) memory. Each row has one writer and blocks come in a fixed order: same bits at any thread count.
 """
 

@@ -267,9 +267,9 @@ _register(
     _case("batch_all_triplet_loss", ops.batch_all_triplet_loss, _batch_all, lambda options: 0.0),
     {
         "euclidean": {"metric": "euclidean", "margin": 0.21, "reduction": "none"},
-        "sqeuclidean-unit": {"metric": "sqeuclidean", "normalize": True, "margin": 0.3, "reduction": "sum"},
+        "sqeuclidean-unit": {"metric": "sqeuclidean", "normalize": True, "margin": 0.3, "reduction": "mean"},
         "cosine": {"metric": "cosine", "margin": 0.1, "reduction": "mean"},
-        "dot": {"metric": "dot", "margin": 0.7, "reduction": "sum"},
+        "dot": {"metric": "dot", "margin": 0.7, "reduction": "mean"},
     },
     with_ref=("euclidean", "dot"),
 )
