@@ -53,8 +53,8 @@ def _run(
     (x, _, ref, _, _), (dtype, team, is_self, *rest) = pair_operands(*operands)
     losses, counts = x.new_empty(x.shape[0]), x.new_empty(x.shape[0])
     none = x.new_empty(0)
-    grad_x = fresh(x.new_empty(x.shape)) if with_gradient else none
-    grad_ref = fresh(x.new_empty(ref.shape)) if with_gradient and ref is not None else none
+    grad_x = fresh(x.shape, x.dtype) if with_gradient else none
+    grad_ref = fresh(ref.shape, x.dtype) if with_gradient and ref is not None else none
     extension.batch_all(
         dtype,
         team,

@@ -107,8 +107,8 @@ def pair_loss_backward(
     kept = (x, _, ref, _, _), numbers = pair_operands(x, labels, ref, ref_labels, self_index)
     grad = operand("grad", grad, x.dtype, (x.shape[0], FORMULAS[formula].components))
     statistics = operand("statistics", statistics, x.dtype, (FORMULAS[formula].fields, x.shape[0]))
-    grad_x = fresh(x.new_empty(x.shape))
-    grad_ref = None if ref is None else fresh(ref.new_empty(ref.shape))
+    grad_x = fresh(x.shape, x.dtype)
+    grad_ref = None if ref is None else fresh(ref.shape, x.dtype)
     call = _call(extension.pair_loss_backward, numbers, formula, metric, parameters)
     call(grad.data_ptr(), statistics.data_ptr(), grad_x.data_ptr(), address(grad_ref))
     del kept
