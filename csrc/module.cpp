@@ -2,6 +2,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
+
 #include "cpu/isa.h"
 #include "memory.h"
 
@@ -279,4 +281,76 @@ PYBIND11_MODULE(_native, m) {
       },
       nogil);
   m.def("probe_elements", [](int mix) { return kernels().probe_elements(Mix(mix)); });
+  m.def(
+      "pair_loss",
+      [](int dtype, int threads, int formula, int metric, bool self, std::array<double, 4> parameter, std::int64_t rows,
+         std::int64_t ref_rows, std::int64_t depth, Address x, Address ref, Address labels, Address ref_labels, Address self_index,
+         Address losses, Address counts, Address statistics) {
+        kernels().pair_loss({{{Dtype(dtype), threads},
+                              PairFormula(formula),
+                              Metric(metric),
+                              self,
+                              {parameter[0], parameter[1], parameter[2], parameter[3]},
+                              rows,
+                              ref_rows,
+                              depth,
+                              at(x),
+                              at(ref),
+                              at<Index>(labels),
+                              at<Index>(ref_labels),
+                              at<Index>(self_index)},
+                             at(losses),
+                             at(counts),
+                             at(statistics)});
+      },
+      nogil);
+  m.def(
+      "pair_loss_backward",
+      [](int dtype, int threads, int formula, int metric, bool self, std::array<double, 4> parameter, std::int64_t rows,
+         std::int64_t ref_rows, std::int64_t depth, Address x, Address ref, Address labels, Address ref_labels, Address self_index,
+         Address grad, Address statistics, Address grad_x, Address grad_ref) {
+        kernels().pair_loss_backward({{{Dtype(dtype), threads},
+                                       PairFormula(formula),
+                                       Metric(metric),
+                                       self,
+                                       {parameter[0], parameter[1], parameter[2], parameter[3]},
+                                       rows,
+                                       ref_rows,
+                                       depth,
+                                       at(x),
+                                       at(ref),
+                                       at<Index>(labels),
+                                       at<Index>(ref_labels),
+                                       at<Index>(self_index)},
+                                      at(grad),
+                                      at(statistics),
+                                      at(grad_x),
+                                      at(grad_ref)});
+      },
+      nogil);
+  m.def(
+      "batch_all",
+      [](int dtype, int threads, int metric, bool self, double margin, std::int64_t rows, std::int64_t ref_rows, std::int64_t depth,
+         Address x, Address ref, Address labels, Address ref_labels, Address self_index, Address weight, Address losses, Address counts,
+         Address grad_x, Address grad_ref) {
+        kernels().batch_all({{{Dtype(dtype), threads},
+                              PairFormula(0),
+                              Metric(metric),
+                              self,
+                              {margin},
+                              rows,
+                              ref_rows,
+                              depth,
+                              at(x),
+                              at(ref),
+                              at<Index>(labels),
+                              at<Index>(ref_labels),
+                              at<Index>(self_index)},
+                             at(weight),
+                             at(losses),
+                             at(counts),
+                             at(grad_x),
+                             at(grad_ref)});
+      },
+      nogil);
 }

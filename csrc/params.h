@@ -159,4 +159,36 @@ struct Probe {
   void* to;
 };
 
+// All pairs of x with ref, or with `self` of x with itself (ref and ref_labels are then not read): see pair_losses/ for the formulas and
+// their parameters. Arithmetic dtypes only. self_index may be null.
+enum class PairFormula : int { kNtXent = 0, kSupCon = 1, kContrastive = 2, kMultiSimilarity = 3, kCircle = 4 };
+
+struct Pairs : Common {
+  PairFormula formula;
+  Metric metric;
+  bool self;
+  double parameter[4];
+  std::int64_t rows, ref_rows, depth;
+  const void *x, *ref;
+  const std::int64_t *labels, *ref_labels, *self_index;
+};
+
+// losses and counts [rows, components], statistics [fields, rows] for the backward pass.
+struct PairLoss : Pairs {
+  void *losses, *counts, *statistics;
+};
+
+// grad [rows, components] in; grad_ref is null with `self`.
+struct PairLossBackward : Pairs {
+  const void *grad, *statistics;
+  void *grad_x, *grad_ref;
+};
+
+// losses and counts [rows] of every triplet; parameter[0] is the margin. With grad_x not null, the gradient of the sum of weight [rows]
+// times losses (weight may be null: ones); grad_ref is null with `self`. `formula` is not read.
+struct BatchAllTriplets : Pairs {
+  const void* weight;
+  void *losses, *counts, *grad_x, *grad_ref;
+};
+
 }  // namespace siamese_fast

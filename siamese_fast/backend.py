@@ -19,7 +19,16 @@ from typing import Any
 from siamese_fast.ops._define import LIBRARY, REFERENCES, layer
 
 BACKENDS = ("native", "reference")
-_ROOMS = ("l1_similarity", "distance", "triplet_loss", "matrix", "hardest_pairs", "support")
+_ROOMS = (
+    "l1_similarity",
+    "distance",
+    "triplet_loss",
+    "matrix",
+    "hardest_pairs",
+    "support",
+    "pair_loss",
+    "batch_all",
+)
 _NATIVE: dict[str, Callable[..., Any]] = {}
 _layers: list[str] = []
 

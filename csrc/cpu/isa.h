@@ -28,6 +28,9 @@ struct Kernels {
   void (*class_scores)(const ClassScores&);
   void (*probe)(const Probe&);
   std::int64_t (*probe_elements)(Mix);
+  void (*pair_loss)(const PairLoss&);
+  void (*pair_loss_backward)(const PairLossBackward&);
+  void (*batch_all)(const BatchAllTriplets&);
 };
 
 extern const Kernels kScalarKernels;

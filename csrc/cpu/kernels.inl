@@ -38,6 +38,16 @@ void by_dtype(const P& p) {
 #include "nearest_support.inl"
 #include "class_scores.inl"
 #include "limits.inl"
+#include "exponentials.inl"
+#include "pair_blocks.inl"
+#include "pair_gradient.inl"
+#include "pair_losses/ntxent.inl"
+#include "pair_losses/supcon.inl"
+#include "pair_losses/contrastive.inl"
+#include "pair_losses/multi_similarity.inl"
+#include "pair_losses/circle.inl"
+#include "pair_loss.inl"
+#include "batch_all.inl"
 
 constexpr Kernels kernel_table(const char* name) {
   return {name,
@@ -57,5 +67,8 @@ constexpr Kernels kernel_table(const char* name) {
           pack_support,
           class_scores,
           probe,
-          probe_elements};
+          probe_elements,
+          pair_loss,
+          pair_loss_backward,
+          batch_all};
 }

@@ -32,19 +32,19 @@ FORMS: dict[str, Options] = {
 }
 
 
-def _batch(draw: Draw, size: Size) -> Inputs:
+def batch(draw: Draw, size: Size) -> Inputs:
     labels = draw.labels(size.rows, max(2, size.rows // 4))
     x = draw.rows(size.rows, size.depth, labels)
     x[size.rows // 2 : size.rows // 2 + size.rows // 8] = x[: size.rows // 8]
     return {"x": x, "labels": labels}
 
 
-def _batch_and_ref(draw: Draw, size: Size) -> Inputs:
-    batch = _batch(draw, size)
+def batch_and_ref(draw: Draw, size: Size) -> Inputs:
+    given = batch(draw, size)
     ref_labels = draw.labels(size.others, max(2, size.rows // 4))
     ref = draw.rows(size.others, size.depth, ref_labels)
     own = torch.randint(-1, max(1, size.others), (size.rows,), generator=draw.generator)
-    return {**batch, "ref": ref, "ref_labels": ref_labels, "self_index": own.clamp_max(size.others - 1)}
+    return {**given, "ref": ref, "ref_labels": ref_labels, "self_index": own.clamp_max(size.others - 1)}
 
 
 def _three(draw: Draw, size: Size) -> Inputs:
@@ -195,7 +195,7 @@ register(
     Case(
         name="hardest_pairs",
         function=ops.hardest_pairs,
-        make=_batch,
+        make=batch,
         variants={metric: {"metric": metric} for metric in METRICS},
         truth=lambda inputs, options, chosen: (),
         terms=lambda inputs, options, chosen: (),
@@ -203,12 +203,12 @@ register(
         inspect=check_hardest,
     )
 )
-register(replace(CASES["hardest_pairs"], name="hardest_pairs.ref", make=_batch_and_ref))
+register(replace(CASES["hardest_pairs"], name="hardest_pairs.ref", make=batch_and_ref))
 register(
     Case(
         name="batch_hard_triplet_loss",
         function=ops.batch_hard_triplet_loss,
-        make=_batch,
+        make=batch,
         variants=FORMS,
         truth=_loss,
         terms=_loss_terms,
@@ -217,7 +217,7 @@ register(
         chosen=_mined,
     )
 )
-register(replace(CASES["batch_hard_triplet_loss"], name="batch_hard_triplet_loss.ref", make=_batch_and_ref))
+register(replace(CASES["batch_hard_triplet_loss"], name="batch_hard_triplet_loss.ref", make=batch_and_ref))
 register(
     Case(
         name="triplet_loss.rows",

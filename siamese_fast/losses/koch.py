@@ -1,110 +1,17 @@
-"""Losses as modules: thin layers over the fused operations, drop-ins for the usual training loops.
+"""Losses of the Koch head as modules; they hold the head that they train.
 
-    triplets:  max(0, d_ap - d_an + margin), or softplus(d_ap - d_an) with margin=None
-    pairs:     cross-entropy of p = sigmoid(b + sum_k w_k |h1_k - h2_k|), target 1 for the same class, else 0
-    softmax:   -log(exp l_ap / (exp l_ap + sum_n exp l_an)), l the same logit, n the negatives in the batch
-
-In-batch losses take `(embeddings [N, D], labels [N])`. The Koch losses hold the head they train.
+pairs:    cross-entropy of p = sigmoid(b + sum_k w_k |h1_k - h2_k|), target 1 for the same class, else 0
+softmax:  -log(exp l_ap / (exp l_ap + sum_n exp l_an)), l the same logit, n the negatives in the batch
 """
 
 from __future__ import annotations
-
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from siamese_fast import ops
-from siamese_fast.network.heads import Head, Metric
-
-
-class BatchHardTripletLoss(nn.Module):
-    """Triplet loss of every anchor with its farthest positive and its nearest negative in the batch; O(N D)
-    memory.
-
-    Args:
-        margin: of the hinge; None is the soft margin `softplus(d_ap - d_an)`.
-        metric: "euclidean", "sqeuclidean", "cosine", "dot" or "manhattan".
-        normalize, smooth, reduction, no_triplet: as in `ops.batch_hard_triplet_loss`.
-
-    Source: Hermans, Beyer, Leibe, "In Defense of the Triplet Loss for Person Re-Identification" (2017).
-
-    Example:
-        >>> loss = BatchHardTripletLoss(margin=None)(encoder(images), labels)
-        >>> loss.backward()
-    """
-
-    def __init__(
-        self,
-        margin: float | None = 0.2,
-        *,
-        metric: Metric = "euclidean",
-        normalize: bool = False,
-        smooth: bool = False,
-        reduction: str = "mean",
-        no_triplet: str = "skip",
-    ) -> None:
-        super().__init__()
-        self.margin = margin
-        self.options: dict[str, Any] = {
-            "metric": metric,
-            "normalize": normalize,
-            "smooth": smooth,
-            "reduction": reduction,
-            "no_triplet": no_triplet,
-        }
-
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        return cast(Tensor, ops.batch_hard_triplet_loss(embeddings, labels, self.margin, **self.options))
-
-    def extra_repr(self) -> str:
-        return ", ".join(
-            f"{name}={value!r}" for name, value in {"margin": self.margin, **self.options}.items()
-        )
-
-
-class TripletLoss(nn.Module):
-    """Triplet loss of given triplets.
-
-    Args:
-        margin: of the hinge; None is the soft margin.
-        metric, normalize, smooth, reduction: as in `ops.triplet_loss`.
-
-    Shapes:
-        anchor, positive, negative `[T, D]` to a scalar (or `[T]` with `reduction="none"`).
-
-    Source: Schroff, Kalenichenko, Philbin, "FaceNet" (2015).
-
-    Example:
-        >>> loss = TripletLoss()(encoder(a), encoder(p), encoder(n))
-    """
-
-    def __init__(
-        self,
-        margin: float | None = 0.2,
-        *,
-        metric: Metric = "euclidean",
-        normalize: bool = False,
-        smooth: bool = False,
-        reduction: str = "mean",
-    ) -> None:
-        super().__init__()
-        self.margin = margin
-        self.options: dict[str, Any] = {
-            "metric": metric,
-            "normalize": normalize,
-            "smooth": smooth,
-            "reduction": reduction,
-        }
-
-    def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        return ops.triplet_loss(anchor, positive, negative, self.margin, **self.options)
-
-    def extra_repr(self) -> str:
-        return ", ".join(
-            f"{name}={value!r}" for name, value in {"margin": self.margin, **self.options}.items()
-        )
+from siamese_fast.network.heads import Head
 
 
 class KochPairLoss(nn.Module):

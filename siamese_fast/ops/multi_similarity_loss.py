@@ -1,0 +1,109 @@
+"""Multi-similarity loss: a soft maximum over an anchor's positives and one over its negatives, s a
+similarity,
+
+    loss_i = log(1 + sum_p exp(alpha (base - s_ip))) / alpha + log(1 + sum_n exp(beta (s_in - base))) / beta.
+
+Source: Wang et al., "Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning", 2019.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from siamese_fast.ops import _checks as check
+from siamese_fast.ops._metrics import softplus
+from siamese_fast.ops.pair_loss import (
+    REDUCTIONS,
+    Evaluated,
+    Formula,
+    Parameters,
+    finite,
+    log_sum_exp,
+    pair_losses,
+    reduce_rows,
+    register,
+)
+
+
+def multi_similarity_loss(
+    x: Tensor,
+    labels: Tensor,
+    alpha: float = 2.0,
+    beta: float = 50.0,
+    base: float = 0.5,
+    *,
+    metric: str = "cosine",
+    normalize: bool = False,
+    reduction: str = "mean",
+    ref: Tensor | None = None,
+    ref_labels: Tensor | None = None,
+    self_index: Tensor | None = None,
+) -> Tensor:
+    """Multi-similarity loss of every anchor, over all of its pairs.
+
+    Args:
+        x, labels, metric, normalize, ref, ref_labels, self_index: as for `ntxent_loss`.
+        alpha, beta: sharpness of the soft maximum over positives and over negatives.
+        base: the similarity above which positives, and below which negatives, count little.
+        reduction: "mean" over all N anchors, "mean_nonzero" over losses above 0, "sum", or "none": [N].
+
+    Returns:
+        The loss, [] or [N]; an anchor without positives or without negatives has no part of that kind.
+
+    Raises:
+        TypeError, ValueError: an argument is not as above.
+
+    Example:
+        >>> loss = multi_similarity_loss(encoder(images), labels)
+        >>> loss.backward()
+    """
+    check.choice("reduction", reduction, REDUCTIONS)
+    sharpness = [finite("alpha", alpha, positive=True), finite("beta", beta, positive=True)]
+    losses, _ = pair_losses(
+        _MULTI_SIMILARITY,
+        [*sharpness, finite("base", base)],
+        x,
+        labels,
+        metric,
+        normalize,
+        ref,
+        ref_labels,
+        self_index,
+    )
+    return reduce_rows(losses[:, 0], torch.ones_like(losses[:, 0]), reduction)
+
+
+def _exponents(scores: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    alpha, beta, base = parameters
+    return alpha * (base - scores), beta * (scores - base)
+
+
+def _soft_maximum(exponents: Tensor, kept: Tensor) -> Tensor:
+    """log(1 + sum of exponentials) of the kept columns, [n, 1]; 0, with a gradient of 0, where there is
+    none.
+    """
+    some = kept.any(1, keepdim=True)
+    return torch.where(some, softplus(torch.where(some, log_sum_exp(exponents, kept), 0.0)), 0.0)
+
+
+def _losses(scores: Tensor, positive: Tensor, negative: Tensor, parameters: Parameters) -> Evaluated:
+    of_positives, of_negatives = _exponents(scores, parameters)
+    pull, push = _soft_maximum(of_positives, positive), _soft_maximum(of_negatives, negative)
+    losses = pull / parameters[0] + push / parameters[1]
+    kept = torch.cat([pull, torch.zeros_like(pull), push, torch.zeros_like(push)], 1)
+    return losses, (losses > 0).to(losses.dtype), kept
+
+
+def _slopes(
+    scores: Tensor, positive: Tensor, negative: Tensor, statistics: Tensor, parameters: Parameters
+) -> tuple[Tensor, ...]:
+    of_positives, of_negatives = _exponents(scores, parameters)
+    pull = torch.where(positive, (of_positives - statistics[:, :1]).exp(), 0.0)
+    push = torch.where(negative, (of_negatives - statistics[:, 2:3]).exp(), 0.0)
+    return (push - pull,)
+
+
+_MULTI_SIMILARITY = register(
+    Formula("multi_similarity", components=1, fields=4, losses=_losses, slopes=_slopes)
+)

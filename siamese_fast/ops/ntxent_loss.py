@@ -1,0 +1,92 @@
+"""NT-Xent: each positive of an anchor against all of the anchor's negatives, with t = score / temperature,
+
+    loss_i = sum_p softplus(log sum_n exp t_in - t_ip) = -sum_p log(exp t_ip / (exp t_ip + sum_n exp t_in)).
+
+Sources: Sohn, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective", 2016; Chen,
+Kornblith, Norouzi, Hinton, "A Simple Framework for Contrastive Learning of Visual Representations", 2020.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from siamese_fast.ops import _checks as check
+from siamese_fast.ops._metrics import softplus
+from siamese_fast.ops.pair_loss import (
+    REDUCTIONS,
+    Evaluated,
+    Formula,
+    Parameters,
+    finite,
+    log_sum_exp,
+    pair_losses,
+    reduce_rows,
+    register,
+)
+
+
+def ntxent_loss(
+    x: Tensor,
+    labels: Tensor,
+    temperature: float = 0.07,
+    *,
+    metric: str = "cosine",
+    normalize: bool = False,
+    reduction: str = "mean",
+    ref: Tensor | None = None,
+    ref_labels: Tensor | None = None,
+    self_index: Tensor | None = None,
+) -> Tensor:
+    """NT-Xent (normalised temperature-scaled cross-entropy) of every positive pair.
+
+    Args:
+        x: embeddings [N, D], float32, float64, float16 or bfloat16.
+        labels: [N], any integer or bool dtype; rows of one label are each other's positives.
+        temperature: scores are divided by it.
+        metric: "cosine", "dot", or minus the "euclidean" or "sqeuclidean" distance.
+        normalize: scale rows to length 1 first (always so for "cosine").
+        reduction: "mean" over the positive pairs, "mean_nonzero" over anchors with a loss above 0, "sum", or
+            "none": [N], the sum over each anchor's positives.
+        ref, ref_labels: [M, D] and [M], a separate set that holds positives and negatives; takes gradients.
+        self_index: [N], with `ref`: the row of `ref` that is the anchor itself and not its positive, -1 for
+            none.
+
+    Returns:
+        The loss, [] or [N], in float32 (float64 for float64). Anchors without positives add nothing; a
+        positive without any negative has loss 0. A NaN makes every loss that it enters NaN.
+
+    Raises:
+        TypeError, ValueError: an argument is not as above.
+
+    Example:
+        >>> loss = ntxent_loss(torch.cat([view_1, view_2]), torch.arange(64).repeat(2), temperature=0.1)
+        >>> loss.backward()
+    """
+    check.choice("reduction", reduction, REDUCTIONS)
+    parameters = [finite("temperature", temperature, positive=True)]
+    losses, counts = pair_losses(
+        _NTXENT, parameters, x, labels, metric, normalize, ref, ref_labels, self_index
+    )
+    return reduce_rows(losses[:, 0], counts[:, 0], reduction)
+
+
+def _losses(scores: Tensor, positive: Tensor, negative: Tensor, parameters: Parameters) -> Evaluated:
+    exponents = scores / parameters[0]
+    against = log_sum_exp(exponents, negative)
+    gap = against - exponents
+    losses = torch.where(positive, softplus(gap), 0.0).sum(1)
+    slopes = torch.where(positive, gap.sigmoid(), 0.0).sum(1)
+    kept = torch.stack([against[:, 0], torch.zeros_like(losses), losses, slopes], 1)
+    return losses[:, None], positive.sum(1, keepdim=True).to(losses.dtype), kept
+
+
+def _slopes(
+    scores: Tensor, positive: Tensor, negative: Tensor, statistics: Tensor, parameters: Parameters
+) -> tuple[Tensor, ...]:
+    gap = scores / parameters[0] - statistics[:, :1]
+    of_negatives = torch.where(negative, statistics[:, 3:] * gap.exp(), 0.0)
+    return ((of_negatives - torch.where(positive, (-gap).sigmoid(), 0.0)) / parameters[0],)
+
+
+_NTXENT = register(Formula("ntxent", components=1, fields=4, losses=_losses, slopes=_slopes))
