@@ -2,30 +2,44 @@
 
     reference   plain torch, any device
     native      the C++ kernels on the CPU
+    triton      Triton kernels on CUDA devices; on the CPU under TRITON_INTERPRET=1, for tests
 
 Native kernels are registered at the dispatcher's CPU key when the extension is there; where it was never
 built the reference serves, after one warning. An extension that is there but does not load is an error.
+Triton kernels are registered at its CUDA key where triton is installed, and imported at their first call.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from siamese_fast.ops._define import LIBRARY, REFERENCES, layer
 
-BACKENDS = ("native", "reference")
+BACKENDS = ("native", "triton", "reference")
 _ROOMS = ("l1_similarity", "distance", "triplet_loss", "matrix", "hardest_pairs", "support")
 _NATIVE: dict[str, Callable[..., Any]] = {}
+# Which Triton kernels there are, by room: known without importing triton.
+_TRITON = {
+    "hardest_pairs": ("hardest_pairs",),
+}
+_TRITON_ROOM = {operation: room for room, operations in _TRITON.items() for operation in operations}
 _layers: list[str] = []
 
 
 def install() -> None:
-    """Register the native kernels, once, when the package is imported."""
+    """Register the kernels, once, when the package is imported."""
+    if importlib.util.find_spec("triton") is not None:
+        for name in _TRITON_ROOM:
+            LIBRARY.impl(name, _triton_or_reference(name), "CUDA")
     if importlib.util.find_spec("siamese_fast._native") is None:
         warnings.warn(
             "siamese_fast was built without its C++ extension: the plain torch reference serves on the CPU",
@@ -54,8 +68,8 @@ def use(name: str) -> Iterator[None]:
         raise RuntimeError(
             "backend 'native' is not available: siamese_fast was built without its C++ extension"
         )
-    kernels = REFERENCES if name == "reference" else _NATIVE
-    with layer({operation: kernels[operation] for operation in _NATIVE}, "CPU"):
+    on_cpu, on_cuda = _kernels_of(name)
+    with layer(on_cpu, "CPU"), layer(on_cuda, "CUDA"):
         _layers.append(name)
         try:
             yield
@@ -63,13 +77,81 @@ def use(name: str) -> Iterator[None]:
             _layers.pop()
 
 
-def table() -> dict[str, str]:
-    """Which kernel serves each operation on the CPU: "native (avx512)" or "reference"."""
-    native = bool(_NATIVE) and (not _layers or _layers[-1] == "native")
-    return {
-        name: f"native ({instruction_set()})" if native and name in _NATIVE else "reference"
-        for name in REFERENCES
-    }
+def table(device: str = "cpu") -> dict[str, str]:
+    """Which kernel serves each operation on "cpu" or "cuda": "native (avx512)", "triton" or "reference"."""
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"device must be 'cpu' or 'cuda', got {device!r}")
+    chosen = _layers[-1] if _layers else None
+    return {name: _server(name, device, chosen) for name in REFERENCES}
+
+
+def _server(name: str, device: str, chosen: str | None) -> str:
+    triton = name in _TRITON_ROOM and chosen != "reference"
+    if device == "cuda":
+        return "triton" if triton and importlib.util.find_spec("triton") is not None else "reference"
+    if chosen == "triton":
+        return "triton (interpreted)" if triton and _interpreting() else "reference"
+    return f"native ({instruction_set()})" if name in _NATIVE and chosen != "reference" else "reference"
+
+
+def _kernels_of(name: str) -> tuple[dict[str, Callable[..., Any]], dict[str, Callable[..., Any]]]:
+    """What an explicit choice puts at the CPU and at the CUDA key."""
+    if name == "native":
+        return dict(_NATIVE), {}
+    if name == "reference":
+        return {operation: REFERENCES[operation] for operation in _NATIVE}, {
+            operation: REFERENCES[operation] for operation in _TRITON_ROOM
+        }
+    if importlib.util.find_spec("triton") is None:
+        raise RuntimeError("backend 'triton' is not available: triton is not installed")
+    interpreting = _interpreting()
+    if not interpreting and not torch.cuda.is_available():
+        raise RuntimeError(
+            "backend 'triton' is not available: there is no CUDA device, and the kernels run on the CPU only if"
+            " TRITON_INTERPRET=1 was set before triton was imported"
+        )
+    kernels = {operation: triton_kernel(operation) for operation in _TRITON_ROOM}
+    refused = {operation: _refusal(operation) for operation in REFERENCES}
+    rest = {operation: REFERENCES[operation] for operation in REFERENCES.keys() - kernels.keys()}
+    return (rest | kernels if interpreting else refused), kernels
+
+
+def _interpreting() -> bool:
+    if "siamese_fast.kernels._launch" in sys.modules:
+        return bool(sys.modules["siamese_fast.kernels._launch"].interpreting)
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def triton_kernel(name: str) -> Callable[..., Any]:
+    """The Triton kernel of an operation; imports triton."""
+    room = importlib.import_module(f"siamese_fast.kernels.{_TRITON_ROOM[name]}")
+    kernel: Callable[..., Any] = room.KERNELS[name]
+    return kernel
+
+
+def _refusal(name: str) -> Callable[..., Any]:
+    def refuse(*arguments: Any) -> Any:
+        raise RuntimeError(f"backend 'triton' cannot serve {name} on the CPU without TRITON_INTERPRET=1")
+
+    return refuse
+
+
+def _triton_or_reference(name: str) -> Callable[..., Any]:
+    """The Triton kernel, found at the first call; the reference, after one warning, if triton does not import."""
+    kernel: Callable[..., Any] | None = None
+
+    def serve(*arguments: Any) -> Any:
+        nonlocal kernel
+        if kernel is None:
+            try:
+                kernel = triton_kernel(name)
+            except ImportError as error:
+                message = f"triton does not import, plain torch serves {name} on CUDA devices: {error}"
+                warnings.warn(message, stacklevel=2)
+                kernel = REFERENCES[name]
+        return kernel(*arguments)
+
+    return serve
 
 
 def instruction_set() -> str | None:

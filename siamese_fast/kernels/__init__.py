@@ -1,0 +1,1 @@
+"""The Triton kernels: each file allocates outputs and launches; imported when first needed, never with the package."""
