@@ -30,6 +30,8 @@ _NATIVE: dict[str, Callable[..., Any]] = {}
 # Which Triton kernels there are, by room: known without importing triton.
 _TRITON = {
     "hardest_pairs": ("hardest_pairs",),
+    "triplet_loss": ("triplet_loss", "triplet_rows_loss"),
+    "triplet_loss_backward": ("triplet_loss_backward", "triplet_rows_loss_backward"),
 }
 _TRITON_ROOM = {operation: room for room, operations in _TRITON.items() for operation in operations}
 _layers: list[str] = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -138,6 +139,12 @@ def use_precision(name: str) -> Iterator[None]:
         yield
     finally:
         _precision.pop()
+
+
+def bits(value: float) -> int:
+    """A number as kernels take it: Triton would round it to float32."""
+    found: int = struct.unpack("q", struct.pack("d", value))[0]
+    return found
 
 
 def columns_first(x: Tensor) -> Tensor:

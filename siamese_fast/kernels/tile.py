@@ -25,6 +25,12 @@ NOTHING = tl.constexpr(2**31 - 1)
 
 
 @triton.jit
+def from_bits(bits, DTYPE: tl.constexpr):
+    """A float64 argument, which kernels can only be handed as its bits."""
+    return bits.to(tl.int64).to(tl.float64, bitcast=True).to(DTYPE)
+
+
+@triton.jit
 def load_rows(p_rows, m_rows, o_k, depth):
     """[B, BK] of rows given by pointers [B, 1]; zeros past their end."""
     return tl.load(p_rows + o_k[None, :], mask=m_rows & (o_k < depth)[None, :], other=0.0)
