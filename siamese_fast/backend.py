@@ -30,6 +30,17 @@ _NATIVE: dict[str, Callable[..., Any]] = {}
 # Which Triton kernels there are, by room: known without importing triton.
 _TRITON = {
     "hardest_pairs": ("hardest_pairs",),
+    "class_scores": ("class_scores",),
+    "distance": ("distance", "distance_backward"),
+    "l1_similarity": (
+        "l1_similarity",
+        "l1_similarity_backward",
+        "l1_similarity_bce",
+        "l1_similarity_bce_grad",
+    ),
+    "matrix": ("distance_matrix", "l1_similarity_matrix", "l1_similarity_matrix_out"),
+    "matrix_backward": ("distance_matrix_backward", "l1_similarity_matrix_backward"),
+    "nearest_support": ("nearest_support",),
     "triplet_loss": ("triplet_loss", "triplet_rows_loss"),
     "triplet_loss_backward": ("triplet_loss_backward", "triplet_rows_loss_backward"),
 }

@@ -31,16 +31,12 @@ from siamese_fast.kernels._launch import (
     strips,
 )
 from siamese_fast.kernels.tile import (
-    DOT,
     EUCLIDEAN,
-    MANHATTAN,
     NOTHING,
     SQEUCLIDEAN,
-    difference_tile,
     load_rows,
     pair_distances,
-    product,
-    product_tile,
+    score_tile,
 )
 
 
@@ -92,27 +88,17 @@ def _mine_negatives(
     best = tl.full([BM], -float("inf"), DTYPE)
     index = tl.full([BM], -1, tl.int32)
     o_tile = tl.arange(0, BN)
+    a = m_x
     if WHOLE:
         a = load_rows(p_x + o_x[:, None] * depth, m_x[:, None], tl.arange(0, BK), depth)
     begin = i_strip * strip
     for j in range(begin, min(begin + strip, columns), BN):
         o_y = (j + o_tile).to(tl.int64)
         m_y = o_y < columns
-        if TENSOR:
-            p_rows = p_y + o_y[:, None] * depth
-            if WHOLE:
-                b = load_rows(p_rows, m_y[:, None], tl.arange(0, BK), depth)
-                score = product(a, b, tl.zeros([BM, BN], tl.float32), PRECISION, UPCAST)
-            else:
-                p_own = p_x + o_x[:, None] * depth
-                score = product_tile(p_own, m_x[:, None], p_rows, m_y[:, None], depth, PRECISION, UPCAST, BM, BN, BK)
-        else:
-            FORM: tl.constexpr = MANHATTAN if METRIC == MANHATTAN else DOT
-            score = difference_tile(p_x + o_x, p_y + o_y, p_x, stride_x, stride_y, depth, FORM, BM, BN, DTYPE)
-            if METRIC == MANHATTAN:
-                score = -score
-        if METRIC == EUCLIDEAN or METRIC == SQEUCLIDEAN:
-            score += tl.load(p_norm + o_y, mask=m_y, other=0.0)[None, :]
+        score = score_tile(
+            a, p_x, p_y, p_x, p_norm, o_x, m_x, o_y, m_y, depth, stride_x, stride_y, METRIC, PRECISION,
+            TENSOR, WHOLE, UPCAST, DTYPE, BM, BN, BK,
+        )  # fmt: skip
         y_class = tl.load(p_y_class + o_y, mask=m_y, other=0)
         allowed = (x_class[:, None] != y_class[None, :]) & m_y[None, :] & (score > -float("inf"))
         score = tl.where(allowed, score, -float("inf"))

@@ -107,6 +107,53 @@ def difference_tile(
 
 
 @triton.jit
+def score_tile(
+    a,
+    p_x,
+    p_y,
+    p_weight,
+    p_norm,
+    o_x,
+    m_x,
+    o_y,
+    m_y,
+    depth,
+    stride_x,
+    stride_y,
+    METRIC: tl.constexpr,
+    PRECISION: tl.constexpr,
+    TENSOR: tl.constexpr,
+    WHOLE: tl.constexpr,
+    UPCAST: tl.constexpr,
+    DTYPE: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+):
+    """What rows o_y are ranked by for rows o_x, larger is nearer; `a` the whole rows o_x if WHOLE."""
+    if TENSOR:
+        p_rows = p_y + o_y[:, None] * depth
+        if WHOLE:
+            b = load_rows(p_rows, m_y[:, None], tl.arange(0, BK), depth)
+            score = product(a, b, tl.zeros([BM, BN], tl.float32), PRECISION, UPCAST)
+        else:
+            p_own = p_x + o_x[:, None] * depth
+            score = product_tile(
+                p_own, m_x[:, None], p_rows, m_y[:, None], depth, PRECISION, UPCAST, BM, BN, BK
+            )
+    else:
+        FORM: tl.constexpr = METRIC if METRIC >= MANHATTAN else DOT
+        score = difference_tile(
+            p_x + o_x, p_y + o_y, p_weight, stride_x, stride_y, depth, FORM, BM, BN, DTYPE
+        )
+        if METRIC == MANHATTAN:
+            score = -score
+    if METRIC == EUCLIDEAN or METRIC == SQEUCLIDEAN:
+        score += tl.load(p_norm + o_y, mask=m_y, other=0.0)[None, :]
+    return score
+
+
+@triton.jit
 def holds_nan(p_rows, m_rows, depth, B: tl.constexpr, BK: tl.constexpr):
     """[B], whether a row has a NaN."""
     found = tl.zeros([B], tl.int32)
