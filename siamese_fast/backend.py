@@ -135,6 +135,11 @@ def _interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
+def triton_operations() -> tuple[str, ...]:
+    """The operations that have a Triton kernel."""
+    return tuple(_TRITON_ROOM)
+
+
 def triton_kernel(name: str) -> Callable[..., Any]:
     """The Triton kernel of an operation; imports triton."""
     room = importlib.import_module(f"siamese_fast.kernels.{_TRITON_ROOM[name]}")
