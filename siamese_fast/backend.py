@@ -1,12 +1,13 @@
 """The only file that knows which backends exist: what serves each operation, and how to choose another.
 
     reference   plain torch, any device
-    native      the C++ kernels on the CPU
+    native      the C++ kernels on the CPU, and on CUDA devices those of the Koch head where they were built
     triton      Triton kernels on CUDA devices; on the CPU under TRITON_INTERPRET=1, for tests
 
 Native kernels are registered at the dispatcher's CPU key when the extension is there; where it was never
 built the reference serves, after one warning. An extension that is there but does not load is an error.
-Triton kernels are registered at its CUDA key where triton is installed, and imported at their first call.
+At its CUDA key the first of native, Triton and reference that is there serves, found at the first call: importing the
+package imports no triton and touches no GPU.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -44,15 +45,17 @@ _TRITON = {
     "triplet_loss": ("triplet_loss", "triplet_rows_loss"),
     "triplet_loss_backward": ("triplet_loss_backward", "triplet_rows_loss_backward"),
 }
+# Operations with a CUDA C++ kernel, which takes every dtype but float64.
+_NATIVE_CUDA = (*_TRITON["l1_similarity"], "l1_similarity_matrix", "l1_similarity_matrix_out")
+_NATIVE_CUDA += ("l1_similarity_matrix_backward",)
 _TRITON_ROOM = {operation: room for room, operations in _TRITON.items() for operation in operations}
 _layers: list[str] = []
 
 
 def install() -> None:
     """Register the kernels, once, when the package is imported."""
-    if importlib.util.find_spec("triton") is not None:
-        for name in _TRITON_ROOM:
-            LIBRARY.impl(name, _triton_or_reference(name), "CUDA")
+    for name, kernel in _on_cuda().items():
+        LIBRARY.impl(name, kernel, "CUDA")
     if importlib.util.find_spec("siamese_fast._native") is None:
         warnings.warn(
             "siamese_fast was built without its C++ extension: the plain torch reference serves on the CPU",
@@ -99,23 +102,30 @@ def table(device: str = "cpu") -> dict[str, str]:
 
 
 def _server(name: str, device: str, chosen: str | None) -> str:
-    triton = name in _TRITON_ROOM and chosen != "reference"
+    if chosen == "reference":
+        return "reference"
     if device == "cuda":
-        return "triton" if triton and importlib.util.find_spec("triton") is not None else "reference"
+        if name in _NATIVE_CUDA and chosen != "triton" and _there("siamese_fast._cuda"):
+            return "native (cuda)"
+        return "triton" if name in _TRITON_ROOM and _there("triton") else "reference"
     if chosen == "triton":
-        return "triton (interpreted)" if triton and _interpreting() else "reference"
-    return f"native ({instruction_set()})" if name in _NATIVE and chosen != "reference" else "reference"
+        return "triton (interpreted)" if name in _TRITON_ROOM and _interpreting() else "reference"
+    return f"native ({instruction_set()})" if name in _NATIVE else "reference"
+
+
+def _there(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def _kernels_of(name: str) -> tuple[dict[str, Callable[..., Any]], dict[str, Callable[..., Any]]]:
     """What an explicit choice puts at the CPU and at the CUDA key."""
     if name == "native":
-        return dict(_NATIVE), {}
+        return dict(_NATIVE), _on_cuda()
     if name == "reference":
         return {operation: REFERENCES[operation] for operation in _NATIVE}, {
             operation: REFERENCES[operation] for operation in _TRITON_ROOM
         }
-    if importlib.util.find_spec("triton") is None:
+    if not _there("triton"):
         raise RuntimeError("backend 'triton' is not available: triton is not installed")
     interpreting = _interpreting()
     if not interpreting and not torch.cuda.is_available():
@@ -124,9 +134,9 @@ def _kernels_of(name: str) -> tuple[dict[str, Callable[..., Any]], dict[str, Cal
             " TRITON_INTERPRET=1 was set before triton was imported"
         )
     kernels = {operation: triton_kernel(operation) for operation in _TRITON_ROOM}
-    refused = {operation: _refusal(operation) for operation in REFERENCES}
     rest = {operation: REFERENCES[operation] for operation in REFERENCES.keys() - kernels.keys()}
-    return (rest | kernels if interpreting else refused), kernels
+    refused = {operation: _refusal(operation) for operation in REFERENCES}
+    return rest | kernels if interpreting else refused, kernels
 
 
 def _interpreting() -> bool:
@@ -154,22 +164,51 @@ def _refusal(name: str) -> Callable[..., Any]:
     return refuse
 
 
-def _triton_or_reference(name: str) -> Callable[..., Any]:
-    """The Triton kernel, found at the first call; the reference, after one warning, if triton does not import."""
-    kernel: Callable[..., Any] | None = None
+def _on_cuda() -> dict[str, Callable[..., Any]]:
+    """What serves CUDA tensors where nothing else was chosen."""
+    native = _NATIVE_CUDA if _there("siamese_fast._cuda") else ()
+    triton = _TRITON_ROOM if _there("triton") else ()
+    return {name: _first_there(name, name in native) for name in _TRITON_ROOM if name in native or name in triton}
+
+
+def _first_there(name: str, native: bool) -> Callable[..., Any]:
+    """Calls the native kernel but for float64, else the Triton kernel, else the reference after one warning."""
+    found: dict[bool, Callable[..., Any]] = {}
 
     def serve(*arguments: Any) -> Any:
-        nonlocal kernel
-        if kernel is None:
-            try:
-                kernel = triton_kernel(name)
-            except ImportError as error:
-                message = f"triton does not import, plain torch serves {name} on CUDA devices: {error}"
-                warnings.warn(message, stacklevel=2)
-                kernel = REFERENCES[name]
-        return kernel(*arguments)
+        by_native = native and not any(
+            isinstance(value, torch.Tensor) and value.dtype == torch.float64 for value in arguments
+        )
+        if by_native not in found:
+            found[by_native] = _native_cuda_kernel(name) if by_native else _triton_or_reference(name)
+        return found[by_native](*arguments)
 
     return serve
+
+
+def _native_cuda_kernel(name: str) -> Callable[..., Any]:
+    kernel: Callable[..., Any] = importlib.import_module("siamese_fast.native.l1_similarity_cuda").KERNELS[name]
+    return kernel
+
+
+def _triton_or_reference(name: str) -> Callable[..., Any]:
+    try:
+        return triton_kernel(name)
+    except ImportError as error:
+        message = f"triton does not import, plain torch serves {name} on CUDA devices: {error}"
+        warnings.warn(message, stacklevel=3)
+        return REFERENCES[name]
+
+
+def use_mining_precision(name: str) -> AbstractContextManager[None]:
+    """How Triton kernels multiply float32 rows when they mine and look up, inside a `with` block.
+
+    "tf32x3" (the default) keeps float32's digits; "tf32" and "bf16" are faster, with an error relative to the norms
+    of the rows, not to their distance; "ieee" does without tensor cores. Losses and scores stay exact.
+    """
+    launch = importlib.import_module("siamese_fast.kernels._launch")
+    chosen: AbstractContextManager[None] = launch.use_precision(name)
+    return chosen
 
 
 def instruction_set() -> str | None:

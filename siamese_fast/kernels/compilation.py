@@ -1,4 +1,4 @@
-"""Every kernel compiled ahead of time, without a GPU, for the architectures named: what it needs, and what must hold.
+"""The kernels compiled ahead of time, without a GPU, for the architectures named: what it needs, and what must hold.
 
     python -m siamese_fast.kernels.compilation --output benchmarks/results/gpu_compile.json
 
@@ -130,6 +130,16 @@ def _job(one: Launch) -> Job:
     )
 
 
+def representative(found: list[Job]) -> list[Job]:
+    """One job of each kernel, dtype and kind of tile: what the table shows; the metric changes little."""
+    kept: dict[tuple[Any, ...], Job] = {}
+    for job in found:
+        constants = dict(job.constants)
+        pointers = tuple(kind for _, kind in job.signature if kind[0] == "*")
+        kept.setdefault((job.name, pointers, constants.get("TENSOR"), constants.get("WHOLE")), job)
+    return list(kept.values())
+
+
 def compile_job(job: Job, architecture: str) -> Compiled:
     """Compile one specialisation and read its machine code."""
     from triton.backends.compiler import GPUTarget
@@ -175,11 +185,13 @@ def _inspect(cubin: bytes) -> tuple[dict[str, str], str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--architecture", action="append", choices=ARCHITECTURES, help="default: all")
+    parser.add_argument("--all", action="store_true", help="every metric and option, not one of each kernel")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     found = []
     for architecture in arguments.architecture or ARCHITECTURES:
-        for job in jobs(architecture):
+        every = jobs(architecture)
+        for job in every if arguments.all else representative(every):
             one = compile_job(job, architecture)
             found.append(one)
             print(f"{architecture:7} {one.registers:4} registers {one.shared:7} shared  {one.label}", flush=True)

@@ -35,6 +35,7 @@ from siamese_fast.kernels.tile import (
     NOTHING,
     SQEUCLIDEAN,
     load_rows,
+    norm_overflows,
     pair_distances,
     score_tile,
 )
@@ -190,6 +191,8 @@ def _choose(
     first = tl.min(tl.where(found, index, NOTHING), 0).to(tl.int64)
     start, end = tl.load(p_start + i), tl.load(p_end + i)
     p_own = p_x + i * depth + tl.zeros([1, 1], tl.int64)
+    if METRIC == EUCLIDEAN or METRIC == SQEUCLIDEAN:
+        first = tl.where(norm_overflows(p_own, depth, BK, DTYPE), NOTHING, first)
     if first == NOTHING:
         # Where all candidates are of the anchor's class there is nothing to search.
         last = tl.where(end - start == columns, 0, columns)

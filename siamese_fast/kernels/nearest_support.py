@@ -35,6 +35,7 @@ from siamese_fast.kernels.tile import (
     NOTHING,
     SQEUCLIDEAN,
     load_rows,
+    norm_overflows,
     pair_distances,
     score_tile,
 )
@@ -180,12 +181,7 @@ def _merge(
     p_own = p_q + i * depth + tl.zeros([1, 1], tl.int64)
     missing = tl.max(tl.where((index < 0) & (o_list < k)[None, :], 1, 0))
     if METRIC == EUCLIDEAN or METRIC == SQEUCLIDEAN:
-        norm = tl.zeros([1], DTYPE)
-        one = tl.full([1, 1], True, tl.int1)
-        for start in range(0, depth, BK):
-            x = load_rows(p_own, one, start + tl.arange(0, BK), depth).to(DTYPE)
-            norm += tl.sum(x * x, 1)
-        missing = tl.where(tl.max(norm, 0) < float("inf"), missing, 1)
+        missing = tl.where(norm_overflows(p_own, depth, BK, DTYPE), 1, missing)
     if missing > 0:
         best, index = empty_lists(k, 1, K, DTYPE)
         for start in range(0, columns, B):

@@ -164,6 +164,17 @@ def holds_nan(p_rows, m_rows, depth, B: tl.constexpr, BK: tl.constexpr):
 
 
 @triton.jit
+def norm_overflows(p_row, depth, BK: tl.constexpr, DTYPE: tl.constexpr):
+    """Whether |x|^2 of the row given by a pointer [1, 1] is no number: products then say nothing about distances."""
+    norm = tl.zeros([1], DTYPE)
+    one = tl.full([1, 1], True, tl.int1)
+    for k in range(0, depth, BK):
+        x = load_rows(p_row, one, k + tl.arange(0, BK), depth).to(DTYPE)
+        norm += tl.sum(x * x, 1)
+    return (tl.max(norm, 0) < float("inf")) == 0
+
+
+@triton.jit
 def pair_distances(
     p_x,
     m_x,

@@ -1,0 +1,186 @@
+"""The CUDA C++ kernels without a GPU: run on the CPU by a block emulator through the operations' suite, faults planted
+to show that it sees them, and compiled by nvcc.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from rooms import WORKLOADS, dtype_name
+from torch import Tensor
+
+import siamese_fast
+from siamese_fast.ops._define import layer
+from siamese_fast.testing import CASES, Draw, Size, check
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ROOT / "csrc" / "cuda"
+ROOM = "siamese_fast.native.l1_similarity_cuda"
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+NAMES = ("l1_similarity", "l1_similarity_bce", "l1_similarity_bce_grad", "l1_similarity_matrix")
+TILES = (
+    (Size(130, 150, 128), "normal"),
+    (Size(70, 129, 200), "relu"),
+    (Size(33, 40, 520), "tight"),
+    (Size(5, 300, 64), "integers"),
+    (Size(35, 3, 1100), "normal"),
+)
+
+Build = Callable[..., ModuleType]
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Compiles the sources for the emulator, `changed(name, text)` having rewritten them, and loads the module."""
+    if shutil.which("g++") is None or not ROOT.joinpath("csrc").exists():
+        pytest.skip("there is no g++")
+    folder = tmp_path_factory.mktemp("emulated")
+    flags = ["-std=c++17", "-O1", "-mf16c", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden"]
+    includes = [f"-I{SOURCES}", f"-I{ROOT / 'tests' / 'cuda'}", "-DSIAMESE_FAST_EMULATE"]
+    includes += subprocess.run(
+        [sys.executable, "-m", "pybind11", "--includes"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    made: dict[str, Path] = {}
+
+    def compiled(name: str, text: str) -> Path:
+        if text not in made:
+            source = folder / f"{len(made)}_{name}.cpp"
+            source.write_text(text)
+            made[text] = source.with_suffix(".o")
+            command = ["g++", *flags, *includes, "-c", source, "-o", made[text]]
+            subprocess.run(command, check=True, capture_output=True)
+        return made[text]
+
+    def make(changed: Callable[[str, str], str] = lambda name, text: text) -> ModuleType:
+        names = ("module.cpp", "l1_similarity.cu", "l1_similarity_matrix.cu")
+        objects = [compiled(name, changed(name, (SOURCES / name).read_text())) for name in names]
+        library = folder / f"_cuda_{len(list(folder.glob('*.so')))}.so"
+        subprocess.run(["g++", "-shared", *objects, "-o", library], check=True, capture_output=True)
+        spec = importlib.util.spec_from_file_location("siamese_fast._cuda", library)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return make
+
+
+@pytest.fixture
+def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[ModuleType], Any]]:
+    """`serving(module)` serves the operations on the CPU by an emulated module inside a `with` block."""
+
+    def serve(module: ModuleType) -> Any:
+        monkeypatch.setitem(sys.modules, "siamese_fast._cuda", module)
+        monkeypatch.setattr(siamese_fast, "_cuda", module, raising=False)
+        sys.modules.pop(ROOM, None)
+        kernels = importlib.import_module(ROOM).KERNELS
+        return layer(kernels, "CPU")
+
+    yield serve
+    sys.modules.pop(ROOM, None)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
+@pytest.mark.parametrize("name", NAMES)
+def test_gap_rule(name: str, dtype: torch.dtype, build: Build, serving: Any) -> None:
+    with serving(build()):
+        for number, (size, kind) in enumerate((*WORKLOADS, *TILES)):
+            if (number + DTYPES.index(dtype)) % 3 == 0 and size.depth < 4096:
+                for variant in CASES[name].variants:
+                    check(CASES[name], variant, size, Draw(dtype, kind))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
+@pytest.mark.parametrize("name", NAMES)
+def test_gap_rule_everywhere(name: str, dtype: torch.dtype, build: Build, serving: Any) -> None:
+    with serving(build()):
+        for size, kind in (*WORKLOADS, *TILES):
+            for variant in CASES[name].variants:
+                check(CASES[name], variant, size, Draw(dtype, kind))
+
+
+def test_unaligned_rows(build: Build, serving: Any) -> None:
+    """Rows that begin off the 16-byte grid are read element by element."""
+    draw = Draw(torch.float32)
+    flat = draw.rows(1, 4 * 40 + 1).flatten()
+    q, weight = flat[1:].view(40, 4), draw.weight(4)
+    with serving(build()):
+        found = siamese_fast.l1_similarity_matrix(q, q, weight, 0.5)
+        pairs = siamese_fast.l1_similarity(q, q.roll(1, 0).contiguous(), weight, 0.5)
+    expected = ((q[:, None] - q[None]).abs() * weight).sum(2) + 0.5
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(pairs, expected[torch.arange(40), torch.arange(-1, 39)])
+
+
+def test_a_nan_gives_nan_in_its_own_rows(build: Build, serving: Any) -> None:
+    q, s = torch.randn(70, 9, requires_grad=True), torch.randn(40, 9)
+    with torch.no_grad():
+        q[3, 2] = float("nan")
+    with serving(build()):
+        siamese_fast.l1_similarity_matrix(q, s, torch.ones(9)).nansum().backward()
+    assert q.grad is not None
+    assert q.grad.isnan().nonzero().tolist() == [[3, 2]]
+
+
+FAULTS = {
+    "no barrier before the slices are read": ("l1_similarity_matrix.cu", "__syncthreads();", 0, ""),
+    "no barrier before they are overwritten": ("l1_similarity_matrix.cu", "__syncthreads();", 1, ""),
+    "the last column is never written": ("l1_similarity_matrix.cu", "if (j < supports) out", 0, "if (j + 1 < supports) out"),
+    "a column too many is added": ("l1_similarity_matrix.cu", "k + threadIdx.x < depth ? weight", 0, "k + threadIdx.x + 1 < depth ? weight"),
+    "a barrier that some threads miss": ("l1_similarity_matrix.cu", "__syncthreads();", 0, "if (threadIdx.x > 3) __syncthreads();"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", list(FAULTS))
+def test_planted_faults_are_found(fault: str, build: Build, serving: Any) -> None:
+    file, pattern, which, instead = FAULTS[fault]
+
+    def changed(name: str, text: str) -> str:
+        if name != file:
+            return text
+        places = [match.span() for match in re.finditer(re.escape(pattern), text)]
+        start, end = places[which]
+        return text[:start] + instead + text[end:]
+
+    draw = Draw(torch.float32)
+    q, s, weight = draw.rows(130, 40), draw.rows(150, 40), draw.weight(40)
+    expected = ((q[:, None] - s[None]).abs() * weight).sum(2)
+
+    def run() -> Tensor:
+        out = torch.full((130, 150), float("nan"))
+        return siamese_fast.l1_similarity_matrix(q, s, weight, out=out)
+
+    with serving(build()):
+        torch.testing.assert_close(run(), expected)
+    with serving(build(changed)):
+        if "miss" in fault:
+            with pytest.raises(RuntimeError, match="CUDA error 719: a barrier that not all threads reached"):
+                run()
+        else:
+            assert not torch.allclose(run(), expected)
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
+@pytest.mark.parametrize("architecture", [*(pytest.param(a, marks=pytest.mark.slow) for a in (80, 100, 120)), 90])
+def test_compiled_kernels_do_not_spill(architecture: int, tmp_path: Path) -> None:
+    listing = subprocess.run(["nvcc", "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
+    if f"compute_{architecture}" not in listing.split():
+        pytest.skip(f"this nvcc does not know sm_{architecture}")
+    for source in sorted(SOURCES.glob("*.cu")):
+        command = ["nvcc", "-O3", "-std=c++17", "-Xptxas=-v", f"-arch=sm_{architecture}", "-c", source]
+        done = subprocess.run([*command, "-o", tmp_path / "out.o"], capture_output=True, text=True, check=True)
+        found = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)
+        assert len(found) >= 6
+        assert set(found) == {("0", "0", "0")}, source
