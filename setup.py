@@ -1,9 +1,10 @@
 """The native extension; everything else about the package is in pyproject.toml.
 
-SIAMESE_FAST_EXTENSION=0 builds none, so that plain torch serves; 1 makes a failed build an error everywhere,
-which it is on Linux x86-64 anyway; elsewhere it is a warning. SIAMESE_FAST_SANITIZE names sanitizers to build
-with, such as address,undefined. SIAMESE_FAST_CUDA=0 builds no CUDA kernels, 1 does or fails, auto (the default) does
-where nvcc and a GPU are; SIAMESE_FAST_CUDA_ARCHS names architectures, such as "90;100".
+SIAMESE_FAST_EXTENSION=0 builds none, so that plain torch serves; 1 makes a failed build an error
+everywhere, which it is on Linux x86-64 anyway; elsewhere it is a warning. SIAMESE_FAST_SANITIZE names
+sanitizers to build with, such as address,undefined. SIAMESE_FAST_CUDA=0 builds no CUDA kernels, 1 does or
+fails, auto (the default) does where nvcc and a GPU are; SIAMESE_FAST_CUDA_ARCHS names architectures, such
+as "90;100".
 """
 
 import os
@@ -61,11 +62,15 @@ def extension() -> Pybind11Extension:
 
 
 def wants_cuda() -> bool:
-    return CUDA == "1" or (CUDA == "auto" and Path("/dev/nvidiactl").exists() and shutil.which("nvcc") is not None)
+    return CUDA == "1" or (
+        CUDA == "auto" and Path("/dev/nvidiactl").exists() and shutil.which("nvcc") is not None
+    )
 
 
 def cuda_extension() -> Pybind11Extension:
-    """The CUDA kernels: no header and no library of torch, the CUDA runtime inside, no driver needed to import it."""
+    """The CUDA kernels: no header and no library of torch, the CUDA runtime inside, no driver needed to
+    import it.
+    """
     if shutil.which("nvcc") is None:
         raise SystemExit("SIAMESE_FAST_CUDA is 1, and there is no nvcc on the path")
     return Pybind11Extension(

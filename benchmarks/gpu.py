@@ -1,8 +1,9 @@
-"""What benchmarks/gpu.sh runs on a machine with a GPU: is one there, are the operations right on it, how fast are they.
+"""What benchmarks/gpu.sh runs on a machine with a GPU: is one there, are the operations right on it, how
+fast are they.
 
-    gpu.py present                        exits 3 without a GPU, and says so
-    gpu.py check [--small] [--output F]   every Case on the GPU by the gap rule
-    gpu.py time [--output F]              CUDA events, L2 flushed before every run, random data, limits in the same run
+    gpu.py present                        exits 3 without a GPU, and says so gpu.py check [--small]
+    [--output F]   every Case on the GPU by the gap rule gpu.py time [--output F]              CUDA events,
+    L2 flushed before every run, random data, limits in the same run
 
 `--device cpu` and `--tiny` exist to try the code itself on a machine without a GPU: such times mean nothing.
 """
@@ -45,10 +46,14 @@ def moved(value: Any, device: str) -> Any:
 
 
 def on_device(case: Case, device: str) -> Case:
-    """The case with its arguments sent to `device` and its results fetched; what it mined is mined there too."""
+    """The case with its arguments sent to `device` and its results fetched; what it mined is mined there
+    too.
+    """
 
     def function(**arguments: Any) -> Any:
-        return moved(case.function(**{name: moved(value, device) for name, value in arguments.items()}), "cpu")
+        return moved(
+            case.function(**{name: moved(value, device) for name, value in arguments.items()}), "cpu"
+        )
 
     def chosen(outputs: Any, inputs: Inputs, options: Options) -> Inputs:
         sent = {name: moved(value.detach(), device) for name, value in inputs.items()}
@@ -95,7 +100,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("action", choices=("present", "check", "time"))
     parser.add_argument("--output", type=Path, help="JSON file to write")
-    parser.add_argument("--small", action="store_true", help="one small size of each case, for compute-sanitizer")
+    parser.add_argument(
+        "--small", action="store_true", help="one small size of each case, for compute-sanitizer"
+    )
     parser.add_argument("--tiny", action="store_true", help="sizes that only try the code")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     arguments = parser.parse_args()

@@ -1,69 +1,32 @@
-"""The workloads that are timed on a GPU, and the libraries beside them: imported when their turn comes, a missing one reported
-as missing and one that runs out of memory as such.
+"""The workloads that are timed on a GPU, and the libraries beside them: imported when their turn comes, a
+missing one reported as missing and one that runs out of memory as such.
 """
 
 from __future__ import annotations
 
 import importlib
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from gpu_clock import Call, Clock
 from torch import Tensor
 
 import siamese_fast as sf
 
-Call = Callable[[], Any]
-
 
 @dataclass(frozen=True)
 class Work:
-    """`calls`: who does it, and how to prepare the call; `amount` of `unit` is what one call must do at least."""
+    """`calls`: who does it, and how to prepare the call; `amount` of `unit` is what one call must do at
+    least.
+    """
 
     name: str
     calls: dict[str, Callable[[], Call]]
     amount: float
     unit: str
-
-
-class Clock:
-    """Times calls on one device; the L2 cache is overwritten before each."""
-
-    def __init__(self, device: str, runs: int = 15) -> None:
-        self.device, self.runs, self.cuda = device, runs, device == "cuda"
-        self.flush = torch.empty(1 << (28 if self.cuda else 10), dtype=torch.uint8, device=device)
-
-    def once(self, call: Call) -> float:
-        self.flush.random_()
-        if not self.cuda:
-            start = time.perf_counter()
-            call()
-            return time.perf_counter() - start
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        call()
-        end.record()
-        end.synchronize()
-        return float(begin.elapsed_time(end)) / 1e3
-
-    def measure(self, call: Call) -> dict[str, float]:
-        call()
-        first = self.once(call)
-        runs = max(3, min(self.runs, int(2.0 / max(first, 1e-6))))
-        found = sorted(self.once(call) for _ in range(runs))
-        memory = {}
-        if self.cuda:
-            torch.cuda.synchronize()
-            before = torch.cuda.memory_allocated()
-            torch.cuda.reset_peak_memory_stats()
-            call()
-            torch.cuda.synchronize()
-            memory = {"extra_bytes": float(torch.cuda.max_memory_allocated() - before)}
-        return {"seconds": statistics.median(found), "fastest": found[0], "slowest": found[-1], "runs": runs, **memory}
 
 
 def eager_batch_hard(x: Tensor, labels: Tensor, margin: float = 0.2) -> Tensor:
@@ -110,7 +73,10 @@ def batch_hard(device: str, rows: int, dtype: torch.dtype, hub: bool = False) ->
         miners = importlib.import_module("pytorch_metric_learning.miners")
         distances = importlib.import_module("pytorch_metric_learning.distances")
         distance = distances.LpDistance(normalize_embeddings=False)
-        miner, loss = miners.BatchHardMiner(distance=distance), losses.TripletMarginLoss(margin=0.2, distance=distance)
+        miner, loss = (
+            miners.BatchHardMiner(distance=distance),
+            losses.TripletMarginLoss(margin=0.2, distance=distance),
+        )
         return backpropagated(lambda: loss(x, labels, miner(x, labels)), x)
 
     def sentence_transformers() -> Call:
@@ -182,7 +148,10 @@ def koch_all_pairs(device: str, rows: int, backward: bool) -> Work:
 
 def koch_pairs(device: str, rows: int) -> Work:
     h1, h2 = (torch.randn(rows, 128, device=device, requires_grad=True) for _ in range(2))
-    weight, bias = torch.randn(128, device=device, requires_grad=True), torch.zeros((), device=device, requires_grad=True)
+    weight, bias = (
+        torch.randn(128, device=device, requires_grad=True),
+        torch.zeros((), device=device, requires_grad=True),
+    )
     target = (torch.rand(rows, device=device) > 0.5).float()
     out = (torch.empty_like(h1, requires_grad=False), torch.empty_like(h2, requires_grad=False))
 
@@ -191,8 +160,12 @@ def koch_pairs(device: str, rows: int) -> Work:
 
     compiled, leaves = torch.compile(plain), (h1, h2, weight, bias)
     calls: dict[str, Callable[[], Call]] = {
-        "siamese_fast, one pass, out=": lambda: lambda: sf.l1_similarity_bce_grad(h1, h2, weight, bias, target, out=out),
-        "siamese_fast": lambda: backpropagated(lambda: sf.l1_similarity_bce(h1, h2, weight, bias, target), *leaves),
+        "siamese_fast, one pass, out=": lambda: (
+            lambda: sf.l1_similarity_bce_grad(h1, h2, weight, bias, target, out=out)
+        ),
+        "siamese_fast": lambda: backpropagated(
+            lambda: sf.l1_similarity_bce(h1, h2, weight, bias, target), *leaves
+        ),
         "torch": lambda: backpropagated(plain, *leaves),
         "torch.compile": lambda: backpropagated(compiled, *leaves),
     }
@@ -200,7 +173,10 @@ def koch_pairs(device: str, rows: int) -> Work:
 
 
 def nearest(device: str, queries: int, supports: int, k: int, dtype: torch.dtype) -> Work:
-    q, s = torch.randn(queries, 128, device=device, dtype=dtype), torch.randn(supports, 128, device=device, dtype=dtype)
+    q, s = (
+        torch.randn(queries, 128, device=device, dtype=dtype),
+        torch.randn(supports, 128, device=device, dtype=dtype),
+    )
 
     def chunks() -> Call:
         step = max(1, (1 << 30) // queries)
@@ -234,7 +210,12 @@ def nearest(device: str, queries: int, supports: int, k: int, dtype: torch.dtype
         "faiss-gpu": faiss,
         "cuVS": cuvs,
     }
-    return Work(f"nearest Q={queries} S={supports} k={k} {str(dtype)[6:]}", calls, 2.0 * queries * supports * 128, "flop")
+    return Work(
+        f"nearest Q={queries} S={supports} k={k} {str(dtype)[6:]}",
+        calls,
+        2.0 * queries * supports * 128,
+        "flop",
+    )
 
 
 def works(device: str, tiny: bool) -> Iterator[Callable[[], Work]]:

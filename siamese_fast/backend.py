@@ -5,9 +5,9 @@
     triton      Triton kernels on CUDA devices; on the CPU under TRITON_INTERPRET=1, for tests
 
 Native kernels are registered at the dispatcher's CPU key when the extension is there; where it was never
-built the reference serves, after one warning. An extension that is there but does not load is an error.
-At its CUDA key the first of native, Triton and reference that is there serves, found at the first call: importing the
-package imports no triton and touches no GPU.
+built the reference serves, after one warning. An extension that is there but does not load is an error. At
+its CUDA key the first of native, Triton and reference that is there serves, found at the first call:
+importing the package imports no triton and touches no GPU.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _kernels_of(name: str) -> tuple[dict[str, Callable[..., Any]], dict[str, Cal
     interpreting = _interpreting()
     if not interpreting and not torch.cuda.is_available():
         raise RuntimeError(
-            "backend 'triton' is not available: there is no CUDA device, and the kernels run on the CPU only if"
+            "backend 'triton' is not available: there is no CUDA device, and kernels run on the CPU only if"
             " TRITON_INTERPRET=1 was set before triton was imported"
         )
     kernels = {operation: triton_kernel(operation) for operation in _TRITON_ROOM}
@@ -168,11 +168,15 @@ def _on_cuda() -> dict[str, Callable[..., Any]]:
     """What serves CUDA tensors where nothing else was chosen."""
     native = _NATIVE_CUDA if _there("siamese_fast._cuda") else ()
     triton = _TRITON_ROOM if _there("triton") else ()
-    return {name: _first_there(name, name in native) for name in _TRITON_ROOM if name in native or name in triton}
+    return {
+        name: _first_there(name, name in native) for name in _TRITON_ROOM if name in native or name in triton
+    }
 
 
 def _first_there(name: str, native: bool) -> Callable[..., Any]:
-    """Calls the native kernel but for float64, else the Triton kernel, else the reference after one warning."""
+    """Calls the native kernel but for float64, else the Triton kernel, else the reference after one
+    warning.
+    """
     found: dict[bool, Callable[..., Any]] = {}
 
     def serve(*arguments: Any) -> Any:
@@ -187,7 +191,9 @@ def _first_there(name: str, native: bool) -> Callable[..., Any]:
 
 
 def _native_cuda_kernel(name: str) -> Callable[..., Any]:
-    kernel: Callable[..., Any] = importlib.import_module("siamese_fast.native.l1_similarity_cuda").KERNELS[name]
+    kernel: Callable[..., Any] = importlib.import_module("siamese_fast.native.l1_similarity_cuda").KERNELS[
+        name
+    ]
     return kernel
 
 
@@ -203,8 +209,9 @@ def _triton_or_reference(name: str) -> Callable[..., Any]:
 def use_mining_precision(name: str) -> AbstractContextManager[None]:
     """How Triton kernels multiply float32 rows when they mine and look up, inside a `with` block.
 
-    "tf32x3" (the default) keeps float32's digits; "tf32" and "bf16" are faster, with an error relative to the norms
-    of the rows, not to their distance; "ieee" does without tensor cores. Losses and scores stay exact.
+    "tf32x3" (the default) keeps float32's digits; "tf32" and "bf16" are faster, with an error relative to
+    the norms of the rows, not to their distance; "ieee" does without tensor cores. Losses and scores stay
+    exact.
     """
     launch = importlib.import_module("siamese_fast.kernels._launch")
     chosen: AbstractContextManager[None] = launch.use_precision(name)

@@ -1,7 +1,7 @@
 """The Triton kernels on the CPU: run by `test_kernels.py` in a process of its own, with TRITON_INTERPRET=1.
 
-The interpreter costs per Triton operation, not per element. It runs no product of bfloat16 (operands are widened
-first) and ignores `input_precision`: it proves the logic, not what the tensor cores round.
+The interpreter costs per Triton operation, not per element. It runs no product of bfloat16 (operands are
+widened first) and ignores `input_precision`: it proves the logic, not what the tensor cores round.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from siamese_fast import (
     triplet_loss,
 )
 from siamese_fast.kernels import _launch, triplet_loss_backward
-from siamese_fast.testing import Case, Draw, Size, check
+from siamese_fast.testing import Case, Draw, check
 
 NAN, INF = float("nan"), float("inf")
 
@@ -38,7 +38,7 @@ def triton() -> Iterator[None]:
 @pytest.fixture
 def many_strips() -> Iterator[None]:
     """As on a device that few rows do not fill: candidates are cut into strips of one tile."""
-    with mock.patch.object(_launch, "processors", lambda x: 1000):
+    with mock.patch.object(_launch, "processors", return_value=1000):
         yield
 
 
@@ -179,7 +179,9 @@ def test_a_precision_is_chosen_by_name() -> None:
         gap = distance.gather(1, found[:, None]) - distance.gather(1, best[:, None])
         assert gap.abs().max() < 0.3
     with (
-        pytest.raises(ValueError, match="precision must be one of 'tf32x3', 'tf32', 'bf16', 'ieee', got 'fp8'"),
+        pytest.raises(
+            ValueError, match="precision must be one of 'tf32x3', 'tf32', 'bf16', 'ieee', got 'fp8'"
+        ),
         backend.use_mining_precision("fp8"),
     ):
         pass

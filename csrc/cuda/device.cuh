@@ -1,5 +1,5 @@
-// What the CUDA kernels stand on: storage types, vector loads, sums over a warp. SIAMESE_FAST_EMULATE compiles the same sources as plain C++,
-// a fiber a thread, for tests (tests/cuda/emulate.h).
+// What the CUDA kernels stand on: storage types, vector loads, sums over a warp. SIAMESE_FAST_EMULATE compiles the same sources as plain
+// C++, a fiber a thread, for tests (tests/cuda/emulate.h).
 #pragma once
 
 #include <cstdint>
@@ -50,8 +50,8 @@ struct alignas(16) Packed {
   S item[kVector<S>];
 };
 
-// kVector elements of a row from k on, zeros past its end. kAligned: every row begins at a multiple of 16 bytes, so a vector never straddles
-// the end.
+// kVector elements of a row from k on, zeros past its end. kAligned: every row begins at a multiple of 16 bytes, so a vector never
+// straddles the end.
 template <bool kAligned, class S>
 __device__ __forceinline__ void load_vector(const S* row, int64_t k, int64_t depth, bool exists, float* out) {
   if constexpr (kAligned) {

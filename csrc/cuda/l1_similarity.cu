@@ -1,8 +1,9 @@
 // The Koch head on given pairs, with its cross-entropy: one kernel whose modes share their two halves.
 //
-// A block of 8 warps takes 32 pairs. First half: a warp sums the logits of four of them, 16 bytes a lane and load. Second half (gradients): a
-// thread owns a vector of columns and walks the block's pairs, which now lie in the cache, writes both gradients and sums its share of the
-// weight's. Each partial has one writer and is added up in order afterwards. Limit: memory, h1 and h2 read once and two gradients written.
+// A block of 8 warps takes 32 pairs. First half: a warp sums the logits of four of them, 16 bytes a lane and load. Second half (gradients):
+// a thread owns a vector of columns and walks the block's pairs, which now lie in the cache, writes both gradients and sums its share of
+// the weight's. Each partial has one writer and is added up in order afterwards. Limit: memory, h1 and h2 read once and two gradients
+// written.
 #include "device.cuh"
 #include "l1_similarity.h"
 

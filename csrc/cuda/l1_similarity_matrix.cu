@@ -1,14 +1,15 @@
-// The Koch head over all pairs: logit_ij = b + sum_k w_k |q_ik - s_jk|, forward and backward, with no tensor core: an L1 norm is no product.
+// The Koch head over all pairs: logit_ij = b + sum_k w_k |q_ik - s_jk|, forward and backward, with no tensor core: an L1 norm is no
+// product.
 //
 // Forward: a block of 256 threads makes a 128 x 128 tile of logits, a thread 8 x 8 of it in registers: 64 times FADD, FFMA with |.|, for 4
-// loads of 16 bytes and one of w from shared memory. Limit: two fp32 instructions an element. Slices of 16 columns are staged k-major, halves
-// widened on the way; the next slice is loaded into registers while this one is used.
+// loads of 16 bytes and one of w from shared memory. Limit: two fp32 instructions an element. Slices of 16 columns are staged k-major,
+// halves widened on the way; the next slice is loaded into registers while this one is used.
 //
-// Backward: A_ik = sum_j g_ij sign(q_ik - s_jk), a block of 128 threads makes 64 x 64 of it, a thread 4 x 8: two compares and two predicated
-// FADD an element. The same kernel serves the supports with g transposed and the sign of w reversed by exchanging the operands.
+// Backward: A_ik = sum_j g_ij sign(q_ik - s_jk), a block of 128 threads makes 64 x 64 of it, a thread 4 x 8: two compares and two
+// predicated FADD an element. The same kernel serves the supports with g transposed and the sign of w reversed by exchanging the operands.
 //
-// Sums longer than 256 terms are folded into a second accumulator. The order of additions is that of k (forward) and of j (backward): a logit
-// is a function of its two rows.
+// Sums longer than 256 terms are folded into a second accumulator. The order of additions is that of k (forward) and of j (backward): a
+// logit is a function of its two rows.
 #include "device.cuh"
 #include "l1_similarity.h"
 
@@ -23,8 +24,8 @@ constexpr int kPitch = kTile + 4;
 // One operand's share of a slice in registers: 128 rows x 16 columns over 256 threads.
 template <bool kAligned, class S>
 struct Staged {
-  static constexpr int kVectors = kSlice / kVector<S>;                 // a row's vectors in a slice: 4 or 2
-  static constexpr int kCount = kTile * kVectors / kThreads;           // vectors a thread: 2 or 1
+  static constexpr int kVectors = kSlice / kVector<S>;        // a row's vectors in a slice: 4 or 2
+  static constexpr int kCount = kTile * kVectors / kThreads;  // vectors a thread: 2 or 1
   float value[kCount][kVector<S>];
 
   __device__ __forceinline__ void load(const S* rows, int64_t first, int64_t count, int64_t k, int64_t depth) {
@@ -110,7 +111,8 @@ __global__ void __launch_bounds__(kThreads) matrix_kernel(const S* q, const S* s
 
 constexpr int kRows = 64, kColumns = 64, kChunk = 32, kBackwardThreads = 128, kOwnRows = 4, kOwnColumns = 8;
 
-// The gradient of `own` [rows, depth] and its share of the weight's, [blocks of rows, depth]. g_ij lies at i * row_stride + j * other_stride.
+// The gradient of `own` [rows, depth] and its share of the weight's, [blocks of rows, depth]. g_ij lies at i * row_stride + j *
+// other_stride.
 template <class S>
 __global__ void __launch_bounds__(kBackwardThreads)
     backward_kernel(const float* grad, const S* own, const S* other, const float* weight, const float* centre, S* out, float* partial,
@@ -175,7 +177,7 @@ __global__ void __launch_bounds__(kBackwardThreads)
     }
   }
   // The chunk's memory is free: the rows' shares of a column are added in order.
-  float(*shares)[kColumns] = s_chunk;
+  float (*shares)[kColumns] = s_chunk;
   static_assert(kRows / kOwnRows <= kChunk, "a row of shares for each group of rows");
 #pragma unroll
   for (int c = 0; c < kOwnColumns; ++c) shares[row_group][column_group * kOwnColumns + c] = share[c];

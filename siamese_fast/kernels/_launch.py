@@ -1,7 +1,9 @@
-"""How kernels are launched: shapes from configs.json, by architecture, dtype and depth, never by the number of rows.
+"""How kernels are launched: shapes from configs.json, by architecture, dtype and depth, never by the number
+of rows.
 
-A shape decides in which order a score's terms are added, so a row's result would depend on its batch if the batch
-chose the shape; and a table costs nothing in the hot path, where an autotuner would run the kernel many times.
+A shape decides in which order a score's terms are added, so a row's result would depend on its batch if the
+batch chose the shape; and a table costs nothing in the hot path, where an autotuner would run the kernel
+many times.
 """
 
 from __future__ import annotations
@@ -94,7 +96,9 @@ def _lookup(family: str, architecture: str, dtype: str, depth: int) -> dict[str,
 
 
 def config(family: str, x: Tensor) -> dict[str, int]:
-    """Launch shape of a family of kernels for rows like `x`; the tile's depth never exceeds that of the rows."""
+    """Launch shape of a family of kernels for rows like `x`; the tile's depth never exceeds that of the
+    rows.
+    """
     if interpreting and _architecture is None:
         found = dict(_table()[family]["interpreter"]["any"][0])
     else:

@@ -1,7 +1,8 @@
-"""One-shot scores per class: supports sorted by class, so that a class is a run of columns that one program reduces.
+"""One-shot scores per class: supports sorted by class, so that a class is a run of columns that one program
+reduces.
 
-Scores come from exact differences, two instructions an element. A class of fewer than BN supports leaves its tile's
-other columns idle.
+Scores come from exact differences, two instructions an element. A class of fewer than BN supports leaves
+its tile's other columns idle.
 """
 
 from __future__ import annotations

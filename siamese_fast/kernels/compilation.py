@@ -1,10 +1,11 @@
-"""The kernels compiled ahead of time, without a GPU, for the architectures named: what it needs, and what must hold.
+"""The kernels compiled ahead of time, without a GPU, for the architectures named: what it needs, and what
+must hold.
 
     python -m siamese_fast.kernels.compilation --output benchmarks/results/gpu_compile.json
 
-The launches are those that the operations make: each Case runs forward and backward with launches recorded instead
-of run. Held: no stack, no spills (no LDL or STL instruction), shared memory within the architecture's limit, and
-tensor-core instructions wherever a kernel has a product tile.
+The launches are those that the operations make: each Case runs forward and backward with launches recorded
+instead of run. Held: no stack, no spills (no LDL or STL instruction), shared memory within the
+architecture's limit, and tensor-core instructions wherever a kernel has a product tile.
 """
 
 from __future__ import annotations
@@ -161,7 +162,9 @@ def compile_job(job: Job, architecture: str) -> Compiled:
     if stack or spills:
         faults.append(f"{stack} bytes of stack, {spills} local accesses")
     if binary.metadata.shared > SHARED_MEMORY[architecture]:
-        faults.append(f"{binary.metadata.shared} bytes of shared memory, at most {SHARED_MEMORY[architecture]}")
+        faults.append(
+            f"{binary.metadata.shared} bytes of shared memory, at most {SHARED_MEMORY[architecture]}"
+        )
     if job.wants_tensor_cores and not tensor:
         faults.append("no tensor-core instruction")
     return Compiled(
@@ -194,7 +197,9 @@ def main() -> None:
         for job in every if arguments.all else representative(every):
             one = compile_job(job, architecture)
             found.append(one)
-            print(f"{architecture:7} {one.registers:4} registers {one.shared:7} shared  {one.label}", flush=True)
+            print(
+                f"{architecture:7} {one.registers:4} registers {one.shared:7} shared  {one.label}", flush=True
+            )
             for fault in one.faults:
                 print(f"        FAULT: {fault}", flush=True)
     if arguments.output:

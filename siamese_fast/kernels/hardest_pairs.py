@@ -1,12 +1,14 @@
 """Batch-hard mining: per row the farthest row of its class and the nearest row of another class.
 
-Negatives: tiles of x.y - |y|^2 / 2 on the tensor cores (sums of -|x - y| for manhattan), the row's best value and its
-index kept in registers; the candidates are cut into strips where the anchors alone would not fill the device.
-Positives: the rows of the anchor's class, found through the sorted labels, by exact differences. An anchor that
-the product form gave no negative (a norm overflows) is searched exactly, unless all candidates are of its class.
+Negatives: tiles of x.y - |y|^2 / 2 on the tensor cores (sums of -|x - y| for manhattan), the row's best
+value and its index kept in registers; the candidates are cut into strips where the anchors alone would not
+fill the device. Positives: the rows of the anchor's class, found through the sorted labels, by exact
+differences. An anchor that the product form gave no negative (a norm overflows) is searched exactly, unless
+all candidates are of its class.
 
-Memory: 24 N bytes of labels in order, and 8 N bytes a strip; nothing of N x N, no copy of the rows. Limit: the tensor
-cores, at 2 N^2 D operations (the symmetry of the distance is not used), with six instructions a score beside them.
+Memory: 24 N bytes of labels in order, and 8 N bytes a strip; nothing of N x N, no copy of the rows. Limit:
+the tensor cores, at 2 N^2 D operations (the symmetry of the distance is not used), with six instructions a
+score beside them.
 """
 
 from __future__ import annotations
@@ -20,16 +22,14 @@ from siamese_fast.kernels._launch import (
     COMPUTE,
     METRIC,
     checked,
-    columns_first,
     compute_dtype,
     config,
-    interpreting,
     launch,
     on_device,
-    precision,
     row_count,
     strips,
 )
+from siamese_fast.kernels.scores import norms_of, score_operands
 from siamese_fast.kernels.tile import (
     EUCLIDEAN,
     NOTHING,
@@ -39,21 +39,6 @@ from siamese_fast.kernels.tile import (
     pair_distances,
     score_tile,
 )
-
-
-@triton.jit
-def half_norms(p_x, p_out, rows, depth, PRECISION: tl.constexpr, B: tl.constexpr, BK: tl.constexpr, DTYPE: tl.constexpr):
-    """-|x|^2 / 2 of the rows as they enter the product."""
-    i = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
-    m = i < rows
-    total = tl.zeros([B], DTYPE)
-    for k in range(0, depth, BK):
-        x = load_rows(p_x + i[:, None] * depth, m[:, None], k + tl.arange(0, BK), depth)
-        if PRECISION == "bf16":
-            x = x.to(tl.bfloat16)
-        x = x.to(DTYPE)
-        total += tl.sum(x * x, 1)
-    tl.store(p_out + i, -0.5 * total, mask=m)
 
 
 @triton.jit
@@ -129,7 +114,9 @@ def _search(
     BK: tl.constexpr,
     DTYPE: tl.constexpr,
 ):
-    """The farthest of p_order[begin:end] but `excluded`, or the nearest row that is not of class `excluded`: exactly."""
+    """The farthest of p_order[begin:end] but `excluded`, or the nearest row that is not of class
+    `excluded`: exactly.
+    """
     FORM: tl.constexpr = SQEUCLIDEAN if METRIC == EUCLIDEAN else METRIC
     one = tl.full([1, 1], True, tl.int1)
     best = tl.full([], -float("inf"), DTYPE)
@@ -191,13 +178,15 @@ def _choose(
     first = tl.min(tl.where(found, index, NOTHING), 0).to(tl.int64)
     start, end = tl.load(p_start + i), tl.load(p_end + i)
     p_own = p_x + i * depth + tl.zeros([1, 1], tl.int64)
-    if METRIC == EUCLIDEAN or METRIC == SQEUCLIDEAN:
+    if METRIC <= SQEUCLIDEAN:
         first = tl.where(norm_overflows(p_own, depth, BK, DTYPE), NOTHING, first)
     if first == NOTHING:
         # Where all candidates are of the anchor's class there is nothing to search.
         last = tl.where(end - start == columns, 0, columns)
         own_class = tl.load(p_x_class + i)
-        first = _search(p_own, p_y, p_y_class, p_order, 0, last, own_class, depth, METRIC, False, B, BK, DTYPE)
+        first = _search(
+            p_own, p_y, p_y_class, p_order, 0, last, own_class, depth, METRIC, False, B, BK, DTYPE
+        )
     tl.store(p_negative + i, first)
     if ITSELF == "row":
         excluded = i
@@ -205,7 +194,9 @@ def _choose(
         excluded = tl.load(p_self + i)
     else:
         excluded = tl.full([], -1, tl.int64)
-    positive = _search(p_own, p_y, p_y_class, p_order, start, end, excluded, depth, METRIC, True, B, BK, DTYPE)
+    positive = _search(
+        p_own, p_y, p_y_class, p_order, start, end, excluded, depth, METRIC, True, B, BK, DTYPE
+    )
     tl.store(p_positive + i, positive)
 
 
@@ -253,35 +244,6 @@ def hardest_pairs(
         **shape,
     )
     return positive, negative
-
-
-def norms_of(y: Tensor, metric: str) -> Tensor:
-    """-|y|^2 / 2 in the dtype of the arithmetic, for the metrics that need it."""
-    out = y.new_empty(y.shape[0] if metric in ("euclidean", "sqeuclidean") else 0, dtype=compute_dtype(y.dtype))
-    shape = config("rows", y)
-    launch(
-        half_norms,
-        (triton.cdiv(out.shape[0], shape["B"]),),
-        *(y, out, out.shape[0], y.shape[1]),
-        PRECISION=precision(y.dtype),
-        DTYPE=COMPUTE[out.dtype],
-        **shape,
-    )
-    return out
-
-
-def score_operands(x: Tensor, y: Tensor, metric: str) -> tuple[Tensor, Tensor, dict[str, object]]:
-    """Operands of score tiles and their constants: on the tensor cores where the metric is a product."""
-    tensor = x.dtype != torch.float64 and metric not in ("manhattan", "koch")
-    shape: dict[str, object] = dict(config("product" if tensor else "difference", x))
-    shape |= {"TENSOR": tensor, "METRIC": METRIC[metric], "DTYPE": COMPUTE[compute_dtype(x.dtype)]}
-    shape |= {"PRECISION": precision(x.dtype), "UPCAST": interpreting}
-    shape["WHOLE"] = tensor and x.shape[1] <= int(str(shape["BK"]))
-    shape.setdefault("BK", 16)
-    if not tensor:
-        left = columns_first(x)
-        x, y = left, left if y is x else columns_first(y)
-    return x, y, shape
 
 
 def _negatives(x: Tensor, y: Tensor, x_class: Tensor, y_class: Tensor, metric: str) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,9 @@
 """The Koch head on given pairs, with its cross-entropy: every pass reads h1 and h2 once from memory.
 
-A program takes B pairs. The one-pass gradient sums their logits, then reads the same rows again, which lie in the
-cache, and writes both gradients. The weight's gradient is summed over the rows of a program and written to a partial of
-its own, [programs, D]; the partials are added in order. Limit: memory, 2 D elements a pair forward and 4 D with gradients.
+A program takes B pairs. The one-pass gradient sums their logits, then reads the same rows again, which lie
+in the cache, and writes both gradients. The weight's gradient is summed over the rows of a program and
+written to a partial of its own, [programs, D]; the partials are added in order. Limit: memory, 2 D elements
+a pair forward and 4 D with gradients.
 """
 
 from __future__ import annotations
@@ -93,9 +94,7 @@ def _backward(
 ):
     o = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
     grad = tl.load(p_grad + o, mask=o < rows, other=0.0)
-    _pair_gradients(
-        grad, p_h1, p_h2, p_weight, p_grad_h1, p_grad_h2, p_partial, o, rows, depth, DTYPE, BK
-    )
+    _pair_gradients(grad, p_h1, p_h2, p_weight, p_grad_h1, p_grad_h2, p_partial, o, rows, depth, DTYPE, BK)
 
 
 @triton.jit
@@ -120,7 +119,9 @@ def _cross_entropy(
     B: tl.constexpr,
     BK: tl.constexpr,
 ):
-    """Losses and residuals (the gradient of the reduced loss in each logit); GRADIENT, all gradients at once."""
+    """Losses and residuals (the gradient of the reduced loss in each logit); GRADIENT, all gradients at
+    once.
+    """
     o = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
     m, at = o < rows, o[:, None] * depth
     logit = pair_distances(p_h1 + at, m[:, None], p_h2 + at, m[:, None], p_weight, depth, KOCH, B, BK, DTYPE)

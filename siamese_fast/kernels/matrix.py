@@ -1,7 +1,7 @@
 """All pairs of rows: distances from exact differences, products, Koch logits; nothing of Q x S x D.
 
-Differences are no product: they run on the ordinary units, two instructions an element, from operands laid out as
-[D, N]. The product runs on the tensor cores, float32 as three tf32 terms.
+Differences are no product: they run on the ordinary units, two instructions an element, from operands laid
+out as [D, N]. The product runs on the tensor cores, float32 as three tf32 terms.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from siamese_fast.kernels._launch import METRIC, checked, compute_dtype, launch, on_device, receiver
-from siamese_fast.kernels.hardest_pairs import score_operands
-from siamese_fast.ops._metrics import is_zero_row
+from siamese_fast.kernels.scores import score_operands
 from siamese_fast.kernels.tile import (
     COSINE,
     DOT,
@@ -23,19 +22,19 @@ from siamese_fast.kernels.tile import (
     product,
     product_tile,
 )
+from siamese_fast.ops._metrics import is_zero_row
 
 
 @triton.jit
 def finished(sums, left, right, METRIC: tl.constexpr, DTYPE: tl.constexpr):
     """Distances from a difference tile's sums; for cosine `left` and `right` say which rows are zero."""
     if METRIC == EUCLIDEAN:
-        return tl.sqrt_rn(sums) if DTYPE == tl.float32 else tl.sqrt(sums)
-    elif METRIC == COSINE:
+        return tl.sqrt_rn(sums) if tl.float32 == DTYPE else tl.sqrt(sums)
+    if METRIC == COSINE:
         return 0.5 * (sums + left[:, None] + right[None, :])
-    elif METRIC == DOT:
+    if METRIC == DOT:
         return -sums
-    else:
-        return sums
+    return sums
 
 
 @triton.jit
@@ -90,7 +89,9 @@ def _matrix(
 
 
 def exact_operands(x: Tensor, y: Tensor, metric: str) -> tuple[Tensor, Tensor, dict[str, object]]:
-    """Operands and constants of score tiles that keep float32's digits: differences, or the product for dot."""
+    """Operands and constants of score tiles that keep float32's digits: differences, or the product for
+    dot.
+    """
     left, right, shape = score_operands(x, y, "dot" if metric == "dot" else "manhattan")
     if shape["PRECISION"] in ("tf32", "bf16"):  # named for mining alone
         shape["PRECISION"] = "tf32x3"

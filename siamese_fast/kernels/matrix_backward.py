@@ -1,8 +1,10 @@
-"""Gradients of all-pairs distances and Koch logits: a pass over rows, then a pass over columns, each its own writer.
+"""Gradients of all-pairs distances and Koch logits: a pass over rows, then a pass over columns, each its
+own writer.
 
-A program holds [BM, BK] of one gradient and walks the other operand's rows: coefficient * direction(own, other). For
-Koch that is A_ik = sum_j g_ij sign(q_ik - s_jk), from which the row's gradient is w A and the weight's follows in
-O((Q + S) D): sum_i (q_ik - c_k) A_ik over both passes, c the supports' mean. The product's gradient is a product.
+A program holds [BM, BK] of one gradient and walks the other operand's rows: coefficient * direction(own,
+other). For Koch that is A_ik = sum_j g_ij sign(q_ik - s_jk), from which the row's gradient is w A and the
+weight's follows in O((Q + S) D): sum_i (q_ik - c_k) A_ik over both passes, c the supports' mean. The
+product's gradient is a product.
 """
 
 from __future__ import annotations

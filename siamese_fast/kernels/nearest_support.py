@@ -1,9 +1,9 @@
 """One-shot look-up: the k best supports of each query, the score matrix never written.
 
-    1  tiles of scores, q.s - |s|^2 / 2 on the tensor cores: a tile of which no row beats its k-th best is dropped after
-       one comparison; strips of supports where the queries alone would not fill the device
-    2  the strips' lists merged by (score, index); a query with fewer than k, or whose norm overflows, meets every
-       support exactly
+    1  tiles of scores, q.s - |s|^2 / 2 on the tensor cores: a tile of which no row beats its k-th best is
+       dropped after one comparison; strips of supports where the queries alone would not fill the device
+    2  the strips' lists merged by (score, index); a query with fewer than k, or whose norm overflows, meets
+       every support exactly
     3  the winners scored by exact differences, and put in that order
 
 Memory: 8 k bytes a query and strip. Limit: the tensor cores, at 2 Q S D operations.
@@ -27,10 +27,9 @@ from siamese_fast.kernels._launch import (
     row_count,
     strips,
 )
-from siamese_fast.kernels.hardest_pairs import norms_of, score_operands
+from siamese_fast.kernels.scores import norms_of, score_operands
 from siamese_fast.kernels.tile import (
     COSINE,
-    EUCLIDEAN,
     KOCH,
     NOTHING,
     SQEUCLIDEAN,
@@ -142,10 +141,9 @@ def exact_scores(
     distance = pair_distances(p_own, one, p_rows, m[:, None], p_weight, depth, METRIC, B, BK, DTYPE)
     if METRIC == KOCH:
         return distance + tl.load(p_bias)
-    elif METRIC == COSINE:
+    if METRIC == COSINE:
         return 1.0 - distance
-    else:
-        return -distance
+    return -distance
 
 
 @triton.jit
@@ -173,14 +171,14 @@ def _merge(
     i = tl.program_id(0).to(tl.int64)
     o_list = tl.arange(0, K)
     best, index = empty_lists(k, 1, K, DTYPE)
-    for strip in range(0, strips):
+    for strip in range(strips):
         at = (strip * rows.to(tl.int64) + i) * k + o_list
         score = tl.load(p_best + at, mask=o_list < k, other=-float("inf"))
         column = tl.load(p_index + at, mask=o_list < k, other=-1)
         best, index = insert(best, index, tl.where(column < 0, -float("inf"), score)[None, :], column, K, K)
     p_own = p_q + i * depth + tl.zeros([1, 1], tl.int64)
     missing = tl.max(tl.where((index < 0) & (o_list < k)[None, :], 1, 0))
-    if METRIC == EUCLIDEAN or METRIC == SQEUCLIDEAN:
+    if METRIC <= SQEUCLIDEAN:
         missing = tl.where(norm_overflows(p_own, depth, BK, DTYPE), 1, missing)
     if missing > 0:
         best, index = empty_lists(k, 1, K, DTYPE)
@@ -227,7 +225,7 @@ def _order(p_scores, p_chosen, p_out_scores, p_out_indices, k, LOWEST: tl.conste
     score = tl.load(p_scores + i + o, mask=o < k, other=-float("inf"))
     index = tl.load(p_chosen + i + o, mask=o < k, other=-1)
     key = tl.where(index < 0, -float("inf"), tl.where(score < LOWEST, LOWEST, score))
-    for place in range(0, k):
+    for place in range(k):
         value = tl.max(key, 0)
         first = tl.min(tl.where((index >= 0) & (key == value), index, NOTHING), 0)
         here = (index == first) & (first != NOTHING)

@@ -4,9 +4,9 @@
     difference tile   sum_k of w|x - y|, (x - y)^2 or x y, one k at a time: a column of x against a row of y.
                       Operands are [D, N'], so that threads read neighbours; two instructions an element.
 
-Sums longer than 256 terms are folded into a second accumulator, so that no running sum grows long. The order of a
-score's terms depends on the depth alone, never on which rows stand beside it. Names: i_ index, o_ offsets, p_
-pointers, m_ masks.
+Sums longer than 256 terms are folded into a second accumulator, so that no running sum grows long. The
+order of a score's terms depends on the depth alone, never on which rows stand beside it. Names: i_ index,
+o_ offsets, p_ pointers, m_ masks.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def score_tile(
         )
         if METRIC == MANHATTAN:
             score = -score
-    if METRIC == EUCLIDEAN or METRIC == SQEUCLIDEAN:
+    if METRIC <= SQEUCLIDEAN:
         score += tl.load(p_norm + o_y, mask=m_y, other=0.0)[None, :]
     return score
 
@@ -165,7 +165,9 @@ def holds_nan(p_rows, m_rows, depth, B: tl.constexpr, BK: tl.constexpr):
 
 @triton.jit
 def norm_overflows(p_row, depth, BK: tl.constexpr, DTYPE: tl.constexpr):
-    """Whether |x|^2 of the row given by a pointer [1, 1] is no number: products then say nothing about distances."""
+    """Whether |x|^2 of the row given by a pointer [1, 1] is no number: products then say nothing about
+    distances.
+    """
     norm = tl.zeros([1], DTYPE)
     one = tl.full([1, 1], True, tl.int1)
     for k in range(0, depth, BK):
@@ -187,7 +189,9 @@ def pair_distances(
     BK: tl.constexpr,
     DTYPE: tl.constexpr,
 ):
-    """[B] distances of rows given by pointers [B, 1], or [1, 1] for one row against all; for Koch sum w|x - y|."""
+    """[B] distances of rows given by pointers [B, 1], or [1, 1] for one row against all; for Koch sum w|x -
+    y|.
+    """
     total = tl.zeros([B], DTYPE)
     left = tl.zeros([B], tl.int32)
     right = tl.zeros([B], tl.int32)
@@ -206,7 +210,7 @@ def pair_distances(
             left = tl.maximum(left, tl.max((x != 0).to(tl.int32), 1))
             right = tl.maximum(right, tl.max((y != 0).to(tl.int32), 1))
     if METRIC == EUCLIDEAN:
-        total = tl.sqrt_rn(total) if DTYPE == tl.float32 else tl.sqrt(total)
+        total = tl.sqrt_rn(total) if tl.float32 == DTYPE else tl.sqrt(total)
     elif METRIC == DOT:
         total = -total
     elif METRIC == COSINE:
@@ -219,12 +223,11 @@ def direction(own, other, METRIC: tl.constexpr):
     """d distance / d own, up to `factor`, for either of the two rows."""
     if METRIC == DOT:
         return -other
-    elif METRIC == MANHATTAN:
+    if METRIC == MANHATTAN:
         difference = own - other
         sign = (difference > 0).to(own.dtype) - (difference < 0).to(own.dtype)
         return tl.where(difference == difference, sign, difference)
-    else:
-        return own - other
+    return own - other
 
 
 @triton.jit
@@ -233,15 +236,16 @@ def factor(gradient, distance, METRIC: tl.constexpr):
     if METRIC == EUCLIDEAN:
         zero = distance == 0
         return tl.where(zero, gradient * 0.0, gradient / tl.where(zero, 1.0, distance))
-    elif METRIC == SQEUCLIDEAN:
+    if METRIC == SQEUCLIDEAN:
         return 2.0 * gradient
-    else:
-        return gradient
+    return gradient
 
 
 @triton.jit
 def log_of_one_plus(e):
-    """log(1 + e) for 0 <= e <= 1 as 2 artanh(e / (2 + e)): the hardware's logarithm loses the digits of a small e."""
+    """log(1 + e) for 0 <= e <= 1 as 2 artanh(e / (2 + e)): the hardware's logarithm loses the digits of a
+    small e.
+    """
     s = e / (2.0 + e)
     square = s * s
     total = 0.0 * s

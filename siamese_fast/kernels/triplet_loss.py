@@ -1,4 +1,5 @@
-"""Losses of chosen triplets, by row index or by rows: distances from exact differences, reduced in fixed blocks.
+"""Losses of chosen triplets, by row index or by rows: distances from exact differences, reduced in fixed
+blocks.
 
 One launch reads the three rows of each triplet once; a second adds the blocks' sums, in float64 and in order.
 Limit: memory, 3 D elements a triplet.
@@ -28,12 +29,13 @@ from siamese_fast.kernels.tile import from_bits, holds_nan, pair_distances, sigm
 
 @triton.jit
 def picked(p_index, o, m, rows, INDEXED: tl.constexpr):
-    """The row of each of the triplets `o`: itself without indices; -1 where there is none, `rows` if out of range."""
+    """The row of each of the triplets `o`: itself without indices; -1 where there is none, `rows` if out of
+    range.
+    """
     if INDEXED:
         index = tl.load(p_index + o, mask=m, other=-1)
         return tl.where((index < -1) | (index >= rows), rows, index)
-    else:
-        return tl.where(m, o, -1)
+    return tl.where(m, o, -1)
 
 
 @triton.jit
@@ -102,9 +104,19 @@ def _evaluate(
 
 @triton.jit
 def add_blocks(
-    p_sums, p_counts, p_loss, p_scale, blocks, count, AVERAGE: tl.constexpr, COUNTED: tl.constexpr, B: tl.constexpr
+    p_sums,
+    p_counts,
+    p_loss,
+    p_scale,
+    blocks,
+    count,
+    AVERAGE: tl.constexpr,
+    COUNTED: tl.constexpr,
+    B: tl.constexpr,
 ):
-    """The loss from its blocks' sums; AVERAGE over the counted terms, or over `count` where nothing was COUNTED."""
+    """The loss from its blocks' sums; AVERAGE over the counted terms, or over `count` where nothing was
+    COUNTED.
+    """
     total = tl.zeros([B], tl.float64)
     number = tl.zeros([B], tl.int64)
     for start in range(0, blocks, B):
@@ -130,7 +142,7 @@ def _forward(
     reduction: str,
     zero_positive: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    x, positives, negatives = rows
+    x, positives = rows[:2]
     shape = config("rows", x)
     blocks = triton.cdiv(count, shape["B"])
     d_ap = x.new_empty(count, dtype=compute_dtype(x.dtype))

@@ -1,4 +1,6 @@
-"""CUDA C++ kernels of the Koch head: pairs with their cross-entropy, and all pairs; float32, float16 and bfloat16."""
+"""CUDA C++ kernels of the Koch head: pairs with their cross-entropy, and all pairs; float32, float16 and
+bfloat16.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 // The CUDA sources as plain C++, to test their logic without a GPU: a block's threads are fibers that run one after another, each until it
-// meets a barrier or a warp shuffle; shared memory is static. A missing barrier then shows as a wrong result, since a fiber runs ahead of its
-// neighbours, and a barrier that not all threads reach as an error. There is no memory model and no parallelism: races that need either
+// meets a barrier or a warp shuffle; shared memory is static. A missing barrier then shows as a wrong result, since a fiber runs ahead of
+// its neighbours, and a barrier that not all threads reach as an error. There is no memory model and no parallelism: races that need either
 // are not found.
 #pragma once
 
