@@ -89,7 +89,7 @@ def nvcc_says(*options: str) -> str:
 
 
 class BuildExtension(build_ext):
-    """Builds anew when the flags changed, which setuptools by itself does not notice; .cu files go to nvcc."""
+    """Builds anew when the flags changed, which setuptools does not notice; .cu files go to nvcc."""
 
     def compile_cuda(self, ext: Pybind11Extension) -> None:
         known = nvcc_says("--list-gpu-arch").split()

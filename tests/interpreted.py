@@ -24,6 +24,7 @@ from siamese_fast import (
     triplet_loss,
 )
 from siamese_fast.kernels import _launch, triplet_loss_backward
+from siamese_fast.kernels import nearest_support as nearest_support_room
 from siamese_fast.testing import Case, Draw, check
 
 NAN, INF = float("nan"), float("inf")
@@ -148,6 +149,14 @@ def test_more_neighbours_than_lists_hold_are_found_by_the_reference() -> None:
     found, expected = both(nearest_support, q, s, 70)
     assert isinstance(found, tuple) and isinstance(expected, tuple)
     assert torch.equal(found[1], expected[1])
+
+
+def test_equal_scores_of_two_strips_come_by_index() -> None:
+    """The list of a strip is in no order: of its equal scores, that of the lower index must enter first."""
+    s = torch.full((768, 1), -9.0)
+    s[0], s[384], s[512], s[640] = 5, 1, 2, 2
+    with mock.patch.object(nearest_support_room, "strips", return_value=(2, 384)):
+        assert nearest_support(torch.ones(1, 1), s, 2, metric="dot")[1].tolist() == [[0, 512]]
 
 
 def test_more_neighbours_than_supports_are_padded() -> None:

@@ -1,4 +1,4 @@
-"""Triton kernels without a GPU: the operations' suite under the interpreter, and compilation ahead of time."""
+"""Triton kernels without a GPU: the operations' suite under the interpreter, and compiled ahead of time."""
 
 from __future__ import annotations
 
@@ -109,6 +109,9 @@ def test_compiled_kernels_have_no_faults(tier: str, architecture: str) -> None:
     if tier == "sample":
         found = compilation.jobs(architecture, (torch.bfloat16,), (128,), SAMPLE)
         found = found[:: max(1, len(found) // 3)][:3]
+        found += compilation.representative(compilation.jobs(architecture, (torch.float32,), (1,), SAMPLE))[
+            :3
+        ]
     else:
         found = compilation.jobs(architecture)
     assert found

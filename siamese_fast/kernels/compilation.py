@@ -101,8 +101,8 @@ def _launches(
 
 
 def _run(case: Case, options: Options, dtype: torch.dtype, depth: int) -> None:
-    """Forward and backward; outputs hold nothing, since no kernel runs."""
-    inputs = prepare(case, Size(512, 384, depth), Draw(dtype))
+    """Forward and backward, of one row if the depth is 1; outputs hold nothing, since no kernel runs."""
+    inputs = prepare(case, Size(512, 384, depth) if depth > 1 else Size(1, 1, 1), Draw(dtype))
     output = outputs_of(case, inputs, options)[0]
     if output.requires_grad:
         output.sum().backward()  # type: ignore[no-untyped-call]
@@ -110,16 +110,18 @@ def _run(case: Case, options: Options, dtype: torch.dtype, depth: int) -> None:
 
 def _job(one: Launch) -> Job:
     names = one.kernel.arg_names
-    signature, divisible = [], []
+    signature, divisible, ones = [], [], {}
     for position, (name, value) in enumerate(zip(names, one.arguments, strict=False)):
         if isinstance(value, Tensor):
             signature.append((name, f"*{POINTERS[value.dtype]}"))
             divisible.append(position)
+        elif value == 1:  # Triton makes it a constant
+            ones[name] = 1
         else:
             signature.append((name, "i32" if -(2**31) <= value < 2**31 else "i64"))
             if value % 16 == 0:
                 divisible.append(position)
-    constants = {name: value for name, value in one.constants.items() if name not in OPTIONS}
+    constants = ones | {name: value for name, value in one.constants.items() if name not in OPTIONS}
     options = {name: value for name, value in one.constants.items() if name in OPTIONS}
     return Job(
         one.kernel,

@@ -44,23 +44,23 @@ LARGEST_K = 64
 
 
 @triton.jit
-def insert(best, index, score, columns, BN: tl.constexpr, K: tl.constexpr):
-    """Put scores [B, BN] of ascending columns [BN] into lists [B, K] of the best; those of -inf never enter.
+def insert(best, index, score, columns, K: tl.constexpr):
+    """Put scores [B, N] of columns [N] into lists [B, K] of the best; those of -inf never enter.
 
-    A score enters in place of the worst, of equals the one with the highest index, if it is better than that.
+    The best goes first, of equals the one of the lowest column, in place of the worst, of equals the one with
+    the highest index, if it is better than that. Lists met in ascending order so keep the lowest indices.
     """
-    o_tile, o_list = tl.arange(0, BN)[None, :], tl.arange(0, K)[None, :]
+    o_list = tl.arange(0, K)[None, :]
     value, worst = tl.max(score, 1), tl.min(best, 1)
     while tl.max((value > worst).to(tl.int32), 0) > 0:
         better = (value > worst)[:, None]
-        at = tl.min(tl.where(score == value[:, None], o_tile, BN), 1)[:, None]
-        column = tl.sum(tl.where(o_tile == at, columns[None, :], 0), 1)[:, None]
+        column = tl.min(tl.where(score == value[:, None], columns[None, :], NOTHING), 1)[:, None]
         is_worst = best == worst[:, None]
         latest = tl.max(tl.where(is_worst, index, -2), 1)[:, None]
         slot = tl.min(tl.where(is_worst & (index == latest), o_list, K), 1)[:, None]
         here = better & (o_list == slot)
         best, index = tl.where(here, value[:, None], best), tl.where(here, column, index)
-        score = tl.where(better & (o_tile == at), -float("inf"), score)
+        score = tl.where(better & (columns[None, :] == column), -float("inf"), score)
         value, worst = tl.max(score, 1), tl.min(best, 1)
     return best, index
 
@@ -116,7 +116,7 @@ def _search_strips(
         )  # fmt: skip
         allowed = m_q[:, None] & m_s[None, :] & (score > -float("inf"))
         score = tl.where(allowed, score, -float("inf"))
-        best, index = insert(best, index, score, o_s, BN, K)
+        best, index = insert(best, index, score, o_s, K)
     o_list = tl.arange(0, K)[None, :]
     out = ((i_strip.to(tl.int64) * rows + o_q) * k)[:, None] + o_list
     tl.store(p_best + out, best, mask=m_q[:, None] & (o_list < k))
@@ -172,10 +172,10 @@ def _merge(
     o_list = tl.arange(0, K)
     best, index = empty_lists(k, 1, K, DTYPE)
     for strip in range(strips):
-        at = (strip * rows.to(tl.int64) + i) * k + o_list
+        at = (tl.cast(strip, tl.int64) * rows + i) * k + o_list
         score = tl.load(p_best + at, mask=o_list < k, other=-float("inf"))
         column = tl.load(p_index + at, mask=o_list < k, other=-1)
-        best, index = insert(best, index, tl.where(column < 0, -float("inf"), score)[None, :], column, K, K)
+        best, index = insert(best, index, tl.where(column < 0, -float("inf"), score)[None, :], column, K)
     p_own = p_q + i * depth + tl.zeros([1, 1], tl.int64)
     missing = tl.max(tl.where((index < 0) & (o_list < k)[None, :], 1, 0))
     if METRIC <= SQEUCLIDEAN:
@@ -189,7 +189,7 @@ def _merge(
             # A score of -inf comes before none at all, and with the lowest number: by index.
             score = tl.where(score < LOWEST, LOWEST, score)
             score = tl.where((o < columns) & (score == score), score, -float("inf"))
-            best, index = insert(best, index, score[None, :], o, B, K)
+            best, index = insert(best, index, score[None, :], o, K)
     tl.store(p_out + i * k + o_list[None, :], index.to(tl.int64), mask=(o_list < k)[None, :])
 
 

@@ -226,7 +226,9 @@ def write_rows(
         )  # fmt: skip
         if first < last:
             for piece in range(first, last):
-                total += tl.load(p_piece + piece * depth.to(tl.int64) + o_k, mask=o_k < depth, other=0.0)
+                total += tl.load(
+                    p_piece + tl.cast(piece, tl.int64) * depth + o_k, mask=o_k < depth, other=0.0
+                )
             total = add_contributions(
                 total, own, p_order, last * PIECE, end, p_coefficient, p_x, p_table, p_anchor, p_positive,
                 p_negative, count, x_rows, table_rows, o_k, depth, METRIC, ANCHORS, TO_TABLE,
