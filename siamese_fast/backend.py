@@ -133,7 +133,10 @@ def _kernels_of(name: str) -> tuple[dict[str, Callable[..., Any]], dict[str, Cal
             "backend 'triton' is not available: there is no CUDA device, and kernels run on the CPU only if"
             " TRITON_INTERPRET=1 was set before triton was imported"
         )
-    kernels = {operation: triton_kernel(operation) for operation in _TRITON_ROOM}
+    try:
+        kernels = {operation: triton_kernel(operation) for operation in _TRITON_ROOM}
+    except ImportError as error:
+        raise RuntimeError(f"backend 'triton' is not available: {error}") from error
     rest = {operation: REFERENCES[operation] for operation in REFERENCES.keys() - kernels.keys()}
     refused = {operation: _refusal(operation) for operation in REFERENCES}
     return rest | kernels if interpreting else refused, kernels

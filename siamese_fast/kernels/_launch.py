@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,7 +32,10 @@ COMPUTE = {torch.float32: tl.float32, torch.float64: tl.float64}
 PRECISIONS = ("tf32x3", "tf32", "bf16", "ieee")
 LARGEST = 2**31 - 1
 
-interpreting = bool(triton.knobs.runtime.interpret)
+if tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 6):
+    raise ImportError(f"the kernels need triton 3.6 or newer, this is {triton.__version__}")
+
+interpreting = os.environ.get("TRITON_INTERPRET") == "1"
 _precision = ["tf32x3"]
 
 
