@@ -1,9 +1,9 @@
-"""What benchmarks/gpu.sh runs on a machine with a GPU: is one there, are the operations right on it, how
-fast are they.
+"""What benchmarks/gpu.sh runs: is a GPU there, are the operations right on it, how fast are they.
 
-    gpu.py present                        exits 3 without a GPU, and says so gpu.py check [--small]
-    [--output F]   every Case on the GPU by the gap rule gpu.py time [--output F]              CUDA events,
-    L2 flushed before every run, random data, limits in the same run
+    gpu.py present                        exits 3 without a GPU, and says so
+    gpu.py architecture                   prints its number, such as 90
+    gpu.py check [--small] [--output F]   every Case on the GPU by the gap rule
+    gpu.py time [--output F]              CUDA events, L2 flushed, random data, limits in the same run
 
 `--device cpu` and `--tiny` exist to try the code itself on a machine without a GPU: such times mean nothing.
 """
@@ -98,7 +98,7 @@ def write(path: Path | None, document: dict[str, Any]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("action", choices=("present", "check", "time"))
+    parser.add_argument("action", choices=("present", "architecture", "check", "time"))
     parser.add_argument("--output", type=Path, help="JSON file to write")
     parser.add_argument(
         "--small", action="store_true", help="one small size of each case, for compute-sanitizer"
@@ -111,6 +111,9 @@ def main() -> int:
         return 3
     if arguments.action == "present":
         print(machine())
+        return 0
+    if arguments.action == "architecture":
+        print("{}{}".format(*torch.cuda.get_device_capability()))
         return 0
     if arguments.action == "check":
         found = check_all(arguments.device, arguments.small)

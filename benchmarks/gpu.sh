@@ -35,7 +35,8 @@ step() { # name, seconds, command...
 if [ -n "$wheels" ]; then
   step wheels 40 "$python" -m pip install --no-index --no-deps --find-links "$wheels" "$wheels"/*.whl
 fi
-step build 130 env SIAMESE_FAST_CUDA=1 "$python" setup.py -q build_ext --inplace || exit 1
+arch=$("$python" benchmarks/gpu.py architecture)
+step build 130 env SIAMESE_FAST_CUDA=1 SIAMESE_FAST_CUDA_ARCHS="$arch" NPY_NUM_BUILD_JOBS="$(nproc)" "$python" setup.py -q build_ext --inplace || exit 1
 step check 120 "$python" benchmarks/gpu.py check --output "$output/check.json"
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck initcheck; do

@@ -17,13 +17,13 @@ from siamese_fast.kernels._launch import (
     METRIC,
     checked,
     columns_first,
-    compute_dtype,
     config,
     launch,
     on_device,
 )
 from siamese_fast.kernels.matrix import finished
 from siamese_fast.kernels.tile import COSINE, KOCH, difference_tile
+from siamese_fast.ops._checks import compute_dtype
 from siamese_fast.ops._metrics import is_zero_row
 
 

@@ -7,8 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from siamese_fast.kernels._launch import COMPUTE, METRIC, checked, compute_dtype, config, launch, on_device
+from siamese_fast.kernels._launch import COMPUTE, METRIC, checked, config, launch, on_device
 from siamese_fast.kernels.tile import direction, factor, load_rows, pair_distances
+from siamese_fast.ops._checks import compute_dtype
 
 
 @triton.jit

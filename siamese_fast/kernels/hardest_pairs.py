@@ -22,7 +22,6 @@ from siamese_fast.kernels._launch import (
     COMPUTE,
     METRIC,
     checked,
-    compute_dtype,
     config,
     launch,
     on_device,
@@ -39,6 +38,7 @@ from siamese_fast.kernels.tile import (
     pair_distances,
     score_tile,
 )
+from siamese_fast.ops._checks import compute_dtype
 
 
 @triton.jit

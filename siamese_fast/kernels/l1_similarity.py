@@ -17,7 +17,6 @@ from siamese_fast.kernels._launch import (
     COMPUTE,
     bits,
     checked,
-    compute_dtype,
     config,
     launch,
     on_device,
@@ -34,6 +33,7 @@ from siamese_fast.kernels.tile import (
     softplus,
 )
 from siamese_fast.kernels.triplet_loss import add_blocks
+from siamese_fast.ops._checks import compute_dtype
 
 
 @triton.jit
@@ -152,7 +152,7 @@ def _operands(h1: Tensor, h2: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, T
 
 
 def _blocks(h1: Tensor) -> int:
-    return triton.cdiv(h1.shape[0], config("rows", h1)["B"])
+    return -(-h1.shape[0] // config("rows", h1)["B"])
 
 
 @on_device

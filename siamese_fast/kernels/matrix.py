@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from siamese_fast.kernels._launch import METRIC, checked, compute_dtype, launch, on_device, receiver
+from siamese_fast.kernels._launch import METRIC, checked, launch, on_device, receiver
 from siamese_fast.kernels.scores import score_operands
 from siamese_fast.kernels.tile import (
     COSINE,
@@ -22,6 +22,7 @@ from siamese_fast.kernels.tile import (
     product,
     product_tile,
 )
+from siamese_fast.ops._checks import compute_dtype
 from siamese_fast.ops._metrics import is_zero_row
 
 

@@ -14,8 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from siamese_fast.kernels._launch import COMPUTE, METRIC, checked, compute_dtype, launch, on_device
+from siamese_fast.kernels._launch import COMPUTE, METRIC, checked, launch, on_device
 from siamese_fast.kernels.tile import FOLD, KOCH, MANHATTAN, direction, factor, load_rows
+from siamese_fast.ops._checks import compute_dtype
 
 BM, BK = 32, 64
 

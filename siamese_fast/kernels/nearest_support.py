@@ -20,7 +20,6 @@ from siamese_fast.kernels._launch import (
     COMPUTE,
     METRIC,
     checked,
-    compute_dtype,
     config,
     launch,
     on_device,
@@ -38,6 +37,7 @@ from siamese_fast.kernels.tile import (
     pair_distances,
     score_tile,
 )
+from siamese_fast.ops._checks import compute_dtype
 from siamese_fast.ops._define import REFERENCES
 
 LARGEST_K = 64

@@ -11,13 +11,13 @@ from siamese_fast.kernels._launch import (
     COMPUTE,
     METRIC,
     columns_first,
-    compute_dtype,
     config,
     interpreting,
     launch,
     precision,
 )
 from siamese_fast.kernels.tile import load_rows
+from siamese_fast.ops._checks import compute_dtype
 
 
 @triton.jit

@@ -19,12 +19,12 @@ from siamese_fast.kernels._launch import (
     REDUCTION,
     bits,
     checked,
-    compute_dtype,
     config,
     launch,
     on_device,
 )
 from siamese_fast.kernels.tile import from_bits, holds_nan, pair_distances, sigmoid, softplus
+from siamese_fast.ops._checks import compute_dtype
 
 
 @triton.jit

@@ -20,13 +20,13 @@ from siamese_fast.kernels._launch import (
     METRIC,
     bits,
     checked,
-    compute_dtype,
     config,
     launch,
     on_device,
 )
 from siamese_fast.kernels.triplet_contributions import contributions, sum_pieces, three_rows, write_rows
 from siamese_fast.kernels.triplet_loss import indexed, matching
+from siamese_fast.ops._checks import compute_dtype
 
 PIECE = 256
 

@@ -67,6 +67,7 @@ struct Fiber {
   ucontext_t context;
   std::unique_ptr<char[]> stack{new char[kStack]};
   State state = State::kReady;
+  int line = 0;  // of the barrier it waits at
   double offered = 0;
 };
 
@@ -75,9 +76,10 @@ inline ucontext_t scheduler;
 inline std::function<void()> body;
 inline cudaError_t last_error = cudaSuccess;
 
-inline void wait(State state) {
+inline void wait(State state, int line = 0) {
   Fiber& mine = fibers[threadIdx.x];
   mine.state = state;
+  mine.line = line;
   const Index self = threadIdx;
   swapcontext(&mine.context, &scheduler);
   threadIdx = self;
@@ -89,10 +91,10 @@ inline void enter() {
   setcontext(&scheduler);
 }
 
-// Releases the threads [begin, end) if all of them wait at the same kind of point.
+// Releases the threads [begin, end) if all of them wait at the same point.
 inline bool release(std::size_t begin, std::size_t end, State state) {
   for (std::size_t t = begin; t < end; ++t)
-    if (fibers[t].state != state) return false;
+    if (fibers[t].state != state || fibers[t].line != fibers[begin].line) return false;
   for (std::size_t t = begin; t < end; ++t) fibers[t].state = State::kReady;
   return true;
 }
@@ -137,7 +139,7 @@ inline void launch(unsigned grid, unsigned threads, std::function<void()> kernel
 
 }  // namespace emulate
 
-inline void __syncthreads() { emulate::wait(emulate::State::kBarrier); }
+#define __syncthreads() emulate::wait(emulate::State::kBarrier, __LINE__)
 
 template <class T>
 inline T __shfl_xor_sync(unsigned, T value, int mask) {
