@@ -10,15 +10,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
 from rooms import WORKLOADS, dtype_name
-from torch import Tensor
 
 import siamese_fast
 from siamese_fast.ops._define import layer
@@ -37,101 +35,80 @@ TILES = (
     (Size(35, 3, 1100), "normal"),
 )
 
-Build = Callable[..., ModuleType]
+FLAGS = ("-std=c++17", "-O1", "-mf16c", "-ffp-contract=off", "-DSIAMESE_FAST_EMULATE")
+FLAGS += (f"-I{SOURCES}", f"-I{ROOT / 'tests' / 'cuda'}")
+
+
+def compile_for_the_emulator(*options: str | Path) -> None:
+    if shutil.which("g++") is None or not SOURCES.exists():
+        pytest.skip("there is no g++")
+    done = subprocess.run(["g++", *FLAGS, *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """Compiles the sources for the emulator, `changed(name, text)` having rewritten them, and loads the
-    module.
-    """
-    if shutil.which("g++") is None or not ROOT.joinpath("csrc").exists():
-        pytest.skip("there is no g++")
-    folder = tmp_path_factory.mktemp("emulated")
-    flags = ["-std=c++17", "-O1", "-mf16c", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden"]
-    includes = [f"-I{SOURCES}", f"-I{ROOT / 'tests' / 'cuda'}", "-DSIAMESE_FAST_EMULATE"]
-    includes += subprocess.run(
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """The module, its kernels compiled for the emulator."""
+    library = tmp_path_factory.mktemp("emulated") / "_cuda.so"
+    includes = subprocess.run(
         [sys.executable, "-m", "pybind11", "--includes"], capture_output=True, text=True, check=True
     ).stdout.split()
-    made: dict[str, Path] = {}
-
-    def compiled(name: str, text: str) -> Path:
-        if text not in made:
-            source = folder / f"{len(made)}_{name}.cpp"
-            source.write_text(text)
-            made[text] = source.with_suffix(".o")
-            command = ["g++", *flags, *includes, "-c", source, "-o", made[text]]
-            subprocess.run(command, check=True, capture_output=True)
-        return made[text]
-
-    def make(changed: Callable[[str, str], str] = lambda name, text: text) -> ModuleType:
-        names = ("module.cpp", "l1_similarity.cu", "l1_similarity_matrix.cu")
-        objects = [compiled(name, changed(name, (SOURCES / name).read_text())) for name in names]
-        library = folder / f"_cuda_{len(list(folder.glob('*.so')))}.so"
-        subprocess.run(["g++", "-shared", *objects, "-o", library], check=True, capture_output=True)
-        spec = importlib.util.spec_from_file_location("siamese_fast._cuda", library)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return make
+    sources = [SOURCES / name for name in ("module.cpp", "l1_similarity.cu", "l1_similarity_matrix.cu")]
+    shared = ("-fPIC", "-shared", "-fvisibility=hidden", "-x", "c++")
+    compile_for_the_emulator(*includes, *shared, *sources, "-o", library)
+    spec = importlib.util.spec_from_file_location("siamese_fast._cuda", library)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
-def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[ModuleType], Any]]:
-    """`serving(module)` serves the operations on the CPU by an emulated module inside a `with` block."""
-
-    def serve(module: ModuleType) -> Any:
-        monkeypatch.setitem(sys.modules, "siamese_fast._cuda", module)
-        monkeypatch.setattr(siamese_fast, "_cuda", module, raising=False)
-        sys.modules.pop(ROOM, None)
-        kernels = importlib.import_module(ROOM).KERNELS
-        return layer(kernels, "CPU")
-
-    yield serve
+def serving(emulated: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The operations on the CPU are served by the emulated module."""
+    monkeypatch.setitem(sys.modules, "siamese_fast._cuda", emulated)
+    monkeypatch.setattr(siamese_fast, "_cuda", emulated, raising=False)
+    sys.modules.pop(ROOM, None)
+    with layer(importlib.import_module(ROOM).KERNELS, "CPU"):
+        yield
     sys.modules.pop(ROOM, None)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
 @pytest.mark.parametrize("name", NAMES)
-def test_gap_rule(name: str, dtype: torch.dtype, build: Build, serving: Any) -> None:
-    with serving(build()):
-        for number, (size, kind) in enumerate((*WORKLOADS, *TILES)):
-            if (number + DTYPES.index(dtype)) % 3 == 0 and size.depth < 4096:
-                for variant in CASES[name].variants:
-                    check(CASES[name], variant, size, Draw(dtype, kind))
+def test_gap_rule(name: str, dtype: torch.dtype, serving: None) -> None:
+    for number, (size, kind) in enumerate((*WORKLOADS, *TILES)):
+        if (number + DTYPES.index(dtype)) % 3 == 0 and size.depth < 4096:
+            for variant in CASES[name].variants:
+                check(CASES[name], variant, size, Draw(dtype, kind))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
 @pytest.mark.parametrize("name", NAMES)
-def test_gap_rule_everywhere(name: str, dtype: torch.dtype, build: Build, serving: Any) -> None:
-    with serving(build()):
-        for size, kind in (*WORKLOADS, *TILES):
-            for variant in CASES[name].variants:
-                check(CASES[name], variant, size, Draw(dtype, kind))
+def test_gap_rule_everywhere(name: str, dtype: torch.dtype, serving: None) -> None:
+    for size, kind in (*WORKLOADS, *TILES):
+        for variant in CASES[name].variants:
+            check(CASES[name], variant, size, Draw(dtype, kind))
 
 
-def test_unaligned_rows(build: Build, serving: Any) -> None:
+def test_unaligned_rows(serving: None) -> None:
     """Rows that begin off the 16-byte grid are read element by element."""
     draw = Draw(torch.float32)
     flat = draw.rows(1, 4 * 40 + 1).flatten()
     q, weight = flat[1:].view(40, 4), draw.weight(4)
-    with serving(build()):
-        found = siamese_fast.l1_similarity_matrix(q, q, weight, 0.5)
-        pairs = siamese_fast.l1_similarity(q, q.roll(1, 0).contiguous(), weight, 0.5)
+    found = siamese_fast.l1_similarity_matrix(q, q, weight, 0.5)
+    pairs = siamese_fast.l1_similarity(q, q.roll(1, 0).contiguous(), weight, 0.5)
     expected = ((q[:, None] - q[None]).abs() * weight).sum(2) + 0.5
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(pairs, expected[torch.arange(40), torch.arange(-1, 39)])
 
 
-def test_a_nan_gives_nan_in_its_own_rows(build: Build, serving: Any) -> None:
+def test_a_nan_gives_nan_in_its_own_rows(serving: None) -> None:
     q, s = torch.randn(70, 9, requires_grad=True), torch.randn(40, 9)
     with torch.no_grad():
         q[3, 2] = float("nan")
-    with serving(build()):
-        siamese_fast.l1_similarity_matrix(q, s, torch.ones(9)).nansum().backward()
+    siamese_fast.l1_similarity_matrix(q, s, torch.ones(9)).nansum().backward()
     assert q.grad is not None
     assert q.grad.isnan().nonzero().tolist() == [[3, 2]]
 
@@ -147,33 +124,24 @@ FAULTS = {
 }
 
 
+def outcome(text: str, folder: Path) -> int:
+    """0 if the forward kernel of this text is right, 1 if it is wrong, 2 if its launch fails."""
+    kernel, program = folder / "kernel.cpp", folder / "forward"
+    kernel.write_text(text)
+    compile_for_the_emulator(kernel, ROOT / "tests" / "cuda" / "forward.cpp", "-o", program)
+    return subprocess.run([program], timeout=60).returncode
+
+
+def test_the_forward_kernel_without_a_fault_is_right(tmp_path: Path) -> None:
+    assert outcome((SOURCES / "l1_similarity_matrix.cu").read_text(), tmp_path) == 0
+
+
 @pytest.mark.parametrize("fault", list(FAULTS))
-def test_planted_faults_are_found(fault: str, build: Build, serving: Any) -> None:
+def test_planted_faults_are_found(fault: str, tmp_path: Path) -> None:
     pattern, which, instead = FAULTS[fault]
-
-    def changed(name: str, text: str) -> str:
-        if name != "l1_similarity_matrix.cu":
-            return text
-        places = [match.span() for match in re.finditer(re.escape(pattern), text)]
-        start, end = places[which]
-        return text[:start] + instead + text[end:]
-
-    draw = Draw(torch.float32)
-    q, s, weight = draw.rows(130, 40), draw.rows(150, 40), draw.weight(40)
-    expected = ((q[:, None] - s[None]).abs() * weight).sum(2)
-
-    def run() -> Tensor:
-        out = torch.full((130, 150), float("nan"))
-        return siamese_fast.l1_similarity_matrix(q, s, weight, out=out)
-
-    with serving(build()):
-        torch.testing.assert_close(run(), expected)
-    with serving(build(changed)):
-        if "miss" in fault:
-            with pytest.raises(RuntimeError, match="CUDA error 719: a barrier that not all threads reached"):
-                run()
-        else:
-            assert not torch.allclose(run(), expected)
+    text = (SOURCES / "l1_similarity_matrix.cu").read_text()
+    start, end = [match.span() for match in re.finditer(re.escape(pattern), text)][which]
+    assert outcome(text[:start] + instead + text[end:], tmp_path) == (2 if "miss" in fault else 1)
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")

@@ -45,13 +45,14 @@ def test_operations_under_the_interpreter(tier: str) -> None:
 
 
 def test_a_planted_fault_is_found() -> None:
-    """The suite under the interpreter fails where a kernel is wrong: here a tie goes to the later tile."""
+    """The suite under the interpreter fails where a kernel is wrong: here a tie goes to the later strip."""
     code = (
         "import os; os.environ['TRITON_INTERPRET'] = '1'\n"
         "import sys, pathlib, importlib.util, pytest\n"
         "from siamese_fast.kernels import hardest_pairs as room\n"
         "text = pathlib.Path(room.__file__).read_text()\n"
-        "fault = text.replace('better = value > best', 'better = value >= best')\n"
+        "right, wrong = 'min(tl.where(found, index, NOTHING), 0)', 'max(tl.where(found, index, -1), 0)'\n"
+        "fault = text.replace(right, wrong)\n"
         "assert fault != text\n"
         "path = pathlib.Path(sys.argv[1]) / 'hardest_pairs.py'; path.write_text(fault)\n"
         "spec = importlib.util.spec_from_file_location(room.__name__, path)\n"
@@ -167,5 +168,5 @@ def test_faults_of_a_compiled_kernel_are_seen() -> None:
         for job in compilation.jobs("sm_90", (torch.bfloat16,), (128,), ("hardest_pairs",))
         if job.wants_tensor_cores
     )
-    squeezed = compilation.compile_job(replace(job, options=(("maxnreg", 64), ("num_warps", 4))), "sm_90")
+    squeezed = compilation.compile_job(replace(job, options=(("maxnreg", 96), ("num_warps", 8))), "sm_90")
     assert squeezed.spills > 0 and any("stack" in fault for fault in squeezed.faults)
