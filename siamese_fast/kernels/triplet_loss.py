@@ -143,7 +143,7 @@ def _forward(
     zero_positive: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x, positives = rows[:2]
-    shape = config("rows", x)
+    shape = config("triplets", x)
     blocks = triton.cdiv(count, shape["B"])
     d_ap = x.new_empty(count, dtype=compute_dtype(x.dtype))
     d_an, scale = torch.empty_like(d_ap), d_ap.new_ones(())
