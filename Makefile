@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c const
 CPP := $(filter csrc/%,$(NATIVE))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-sanitize quality bench bench-full bench-distributed readme lint format clean
+.PHONY: help demo test test-full test-sanitize quality bench bench-full bench-distributed gpu-compile readme lint format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +44,9 @@ bench-full: $(PEERS)  ## every row and study, into benchmarks/results, for `make
 
 bench-distributed: $(READY)  ## the cross-rank loss on worlds of processes, into benchmarks/results/distributed.json
 	@$(BIN)/python benchmarks/distributed.py
+
+gpu-compile: $(READY)  ## every GPU kernel compiled, without a GPU, into benchmarks/results/gpu_compile.json
+	@$(BIN)/python -m siamese_fast.kernels.compilation --output benchmarks/results/gpu_compile.json
 
 readme: $(READY)  ## the tables and plots of README.md and docs from benchmarks/results
 	@$(BIN)/python benchmarks/readme.py

@@ -124,6 +124,7 @@ class TestCommands:
         found = answer("info")
         assert found["siamese_fast"] == siamese_fast.__version__
         assert "hardest_pairs" in found["kernels"]
+        assert found["kernels_on_cuda"].keys() == found["kernels"].keys()
         assert "hardest_pairs" in run("info")[1]
 
     def test_compare(self, run: Run, answer: Callable[..., dict[str, Any]], shapes: Path) -> None:

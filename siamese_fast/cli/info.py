@@ -45,9 +45,9 @@ def info(as_json: Json = False) -> None:
         for name, value in found["libraries"].items():
             facts.add_row(name, value or "not installed")
         console.print(facts, "")
-        kernels = table("operation", "kernel")
+        kernels = table("operation", "kernel on the CPU", "on CUDA devices")
         for name, kernel in found["kernels"].items():
-            kernels.add_row(name, kernel)
+            kernels.add_row(name, kernel, found["kernels_on_cuda"][name])
         console.print(kernels)
 
     emit(found, as_json, show)
@@ -67,8 +67,13 @@ def collect() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "cache": str(cache_dir()),
         "libraries": {name: _version(name) for name in _LIBRARIES},
-        "kernels": {name: kernel for name, kernel in backend.table().items() if "backward" not in name},
+        "kernels": _forward(backend.table()),
+        "kernels_on_cuda": _forward(backend.table("cuda")),
     }
+
+
+def _forward(kernels: dict[str, str]) -> dict[str, str]:
+    return {name: kernel for name, kernel in kernels.items() if "backward" not in name}
 
 
 def _version(distribution: str) -> str | None:

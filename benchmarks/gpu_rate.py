@@ -1,0 +1,33 @@
+"""How many fp32 instructions a second a GPU issues: multiply-adds in registers, eight chains a thread."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+BLOCK, STEPS, CHAINS = 256, 4096, 8
+
+
+@triton.jit
+def _chains(p_out, STEPS: tl.constexpr, BLOCK: tl.constexpr):
+    x = tl.arange(0, BLOCK).to(tl.float32) * 1e-3
+    a, b, c, d, e, f, g, h = x, x + 1, x + 2, x + 3, x + 4, x + 5, x + 6, x + 7
+    for _ in range(STEPS):
+        a, b, c, d = a * x + 0.5, b * x + 0.5, c * x + 0.5, d * x + 0.5
+        e, f, g, h = e * x + 0.5, f * x + 0.5, g * x + 0.5, h * x + 0.5
+    tl.store(p_out + tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), a + b + c + d + e + f + g + h)
+
+
+def _blocks() -> int:
+    return 32 * torch.cuda.get_device_properties(0).multi_processor_count
+
+
+def instructions() -> float:
+    """Of one lane each: what `run` does."""
+    return float(_blocks()) * BLOCK * STEPS * CHAINS
+
+
+def run() -> None:
+    out = torch.empty(_blocks() * BLOCK, device="cuda")
+    _chains[(_blocks(),)](out, STEPS=STEPS, BLOCK=BLOCK, num_warps=BLOCK // 32)
