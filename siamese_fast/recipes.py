@@ -99,7 +99,6 @@ _OMNIGLOT = Recipe(
     options=FitOptions(steps=3600),
     p=64,
     k=2,
-    drawn=None,
     augment=Augmentation(elastic=0.03),
 )
 
@@ -115,7 +114,6 @@ RECIPES: dict[str, Recipe] = {
         options=FitOptions(steps=1500),
         p=32,
         k=4,
-        drawn=20,
         augment=Augmentation(rotation=15, shear=0.2, elastic=0.05),
     ),
     "omniglot-bce": replace(_OMNIGLOT, method="bce", options=FitOptions(steps=700), p=32, k=4),
