@@ -8,6 +8,7 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 namespace siamese_fast {
@@ -46,7 +47,17 @@ constexpr int kUseHugePages = MADV_HUGEPAGE, kTakeWhenNeeded = MADV_FREE;
 #else
 constexpr int kUseHugePages = 0, kTakeWhenNeeded = 0;
 #endif
-constexpr std::uintptr_t kPage = 1 << 12, kHugePage = 1 << 21;
+constexpr std::uintptr_t kHugePage = 1 << 21;
+
+// Advice rounds up to whole pages: with a page too small it would reach past the block.
+std::uintptr_t page_size() {
+#if defined(__linux__)
+  static const auto size = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  return size;
+#else
+  return 1;
+#endif
+}
 
 Header* allocate(std::size_t bytes) {
   auto* header = new (::operator new(sizeof(Header) + bytes, kAlign)) Header{bytes};
@@ -60,7 +71,8 @@ void release(Header* header) noexcept { ::operator delete(header, kAlign); }
 // which was forked at that moment does not wait for ever.
 class Pool {
  public:
-  explicit Pool(std::size_t most) : most_(kKeeps ? most : 0) {}
+  // With `lendable`, the system may take the pages of kept blocks when it runs short of memory.
+  Pool(std::size_t most, bool lendable) : most_(kKeeps ? most : 0), lendable_(lendable) {}
 
   // The smallest kept block that serves without wasting more than half of itself, or a new one.
   void* take(std::size_t bytes) {
@@ -69,6 +81,7 @@ class Pool {
   }
 
   void give(Header* header) noexcept {
+    if (lendable_ && header->bytes <= most_) advise(header, page_size(), kTakeWhenNeeded);
     if (header->bytes < kSmall || !keep(header)) release(header);
   }
 
@@ -111,16 +124,17 @@ class Pool {
   std::mutex mutex_;
   std::array<Header*, 64> kept_{};
   std::size_t most_, count_ = 0, total_ = 0;
+  bool lendable_;
 };
 
 // Never destroyed: a daemon thread may still compute while the process ends.
 Pool& scratch() {
-  static Pool* const pool = new Pool(kKeptScratch);
+  static Pool* const pool = new Pool(kKeptScratch, false);
   return *pool;
 }
 
 Pool& outputs() {
-  static Pool* const pool = new Pool(kKeptOutputs);
+  static Pool* const pool = new Pool(kKeptOutputs, true);
   return *pool;
 }
 
@@ -130,10 +144,7 @@ void* take_scratch(std::size_t bytes) { return scratch().take(bytes); }
 void give_scratch(void* block) noexcept { scratch().give(header_of(block)); }
 void* take_output(std::size_t bytes) { return outputs().take(bytes); }
 
-void give_output(void* block) noexcept {
-  advise(header_of(block), kPage, kTakeWhenNeeded);
-  outputs().give(header_of(block));
-}
+void give_output(void* block) noexcept { outputs().give(header_of(block)); }
 
 std::size_t release_kept_memory() noexcept { return scratch().empty() + outputs().empty(); }
 

@@ -51,7 +51,7 @@ class TestMetadata:
         pins = [line for line in lines if not line.startswith("#")]
         assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][A-Za-z0-9.]*", pin) for pin in pins), pins
         pinned = {canonical(pin.split("==")[0]) for pin in pins}
-        assert not {name for name in pinned if name.startswith(("nvidia", "cuda", "triton"))}
+        assert not {name for name in pinned if name.startswith(("nvidia", "cuda"))}
         extras = PROJECT["optional-dependencies"]
         installed = [
             *PROJECT["dependencies"],

@@ -121,10 +121,10 @@ struct LookUp {
     }
   }
 
-  // Vectors of one tile that beat a row's k-th best.
+  // Vectors of one tile that beat a row's k-th best; of the rows that there are, since padding would be inserted too.
   template <int R>
-  static void take(const Block<T, R>& scores, const T* offsets, int64_t row, int64_t column, RunningTopK<T>& best) {
-    for (int r = 0; r < R; ++r) {
+  static void take(const Block<T, R>& scores, const T* offsets, int64_t row, int64_t rows, int64_t column, RunningTopK<T>& best) {
+    for (int r = 0; r < std::min<int64_t>(R, rows); ++r) {
       for (int v = 0; v < 2; ++v) {
         const auto score = scores[r][v] + L::load(offsets + v * L::lanes);
         const unsigned bits = L::greater(score, L::set1(best.threshold(row + r)));
@@ -149,7 +149,7 @@ struct LookUp {
     for_tiles<Form, S>(operands, rows, columns, scratch.tiles, enter, [&](int64_t i, int64_t j, auto& scores) {
       const T* offset = offsets + (j - entered);
       const int64_t row = i - rows.begin, column = j - columns.begin;
-      one ? take_first(scores, offset, row, column, *scratch.first) : take(scores, offset, row, column, *scratch.best);
+      one ? take_first(scores, offset, row, column, *scratch.first) : take(scores, offset, row, rows.end - i, column, *scratch.best);
     });
     omp_set_lock(&locks[task / split.column_tasks]);
     for (int64_t i = rows.begin; i < rows.end; ++i) {

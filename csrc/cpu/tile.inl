@@ -154,6 +154,7 @@ inline Split split(int64_t rows, int64_t columns, int64_t depth, int threads, in
   const int64_t row_bytes = depth * static_cast<int64_t>(sizeof(T));
   Split s;
   s.row_step = round_up(std::max<int64_t>(kGroupBytes / row_bytes, 96), Form::rows);
+  s.row_step = std::min(s.row_step, round_up(std::max<int64_t>(rows, 1), Form::rows));
   s.row_tasks = std::max<int64_t>((rows + s.row_step - 1) / s.row_step, 1);
   const int64_t wanted = threads == 1 ? 1 : 4 * threads;
   const int64_t parts = std::max<int64_t>((wanted + s.row_tasks - 1) / s.row_tasks, 1);
@@ -226,7 +227,10 @@ inline void for_tiles(const Operands<S>& o, Range rows, Range columns, TaskScrat
   constexpr int C = kColumns<T>;
   const int64_t in_flight = TaskScratch<Form, S>::panels_in_flight(o.depth) * C;
   const bool few = o.packed != nullptr && rows.end - rows.begin <= kFewRows;
-  pack<T>(o.x, nullptr, rows.begin, rows.end, o.depth, few ? 1 : Form::rows, scratch.groups.get());
+  if (few)
+    widen_row(o.x + rows.begin * o.depth, (rows.end - rows.begin) * o.depth, scratch.groups.get());
+  else
+    pack<T>(o.x, nullptr, rows.begin, rows.end, o.depth, Form::rows, scratch.groups.get());
   const auto block = [&](auto row_count, const auto* panels, int64_t begin, int64_t end) {
     constexpr int R = decltype(row_count)::value;
     for (int64_t i = rows.begin; i < rows.end; i += R) {

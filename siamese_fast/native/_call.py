@@ -43,7 +43,7 @@ def address(value: Tensor | None) -> int:
 
 def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """An uninitialised output. A large one takes memory that an earlier one left: page faults cost more than
-    arithmetic.
+    arithmetic. Its storage cannot be resized, like that of a tensor from numpy.
     """
     count = math.prod(shape)
     if count * dtype.itemsize < LARGE:

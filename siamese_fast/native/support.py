@@ -18,7 +18,7 @@ from siamese_fast.native._call import (
 
 
 def pack_support(rows: Tensor, metric: str) -> Tensor:
-    code, form = DTYPE[rows.dtype], METRIC[metric]
+    rows, code, form = rows.contiguous(), DTYPE[rows.dtype], METRIC[metric]
     packed = fresh((extension.packed_bytes(code, form, *rows.shape),), torch.uint8)
     extension.pack_support(code, threads(), form, *rows.shape, rows.data_ptr(), packed.data_ptr())
     return packed
