@@ -34,6 +34,7 @@ void by_dtype(const P& p) {
 #include "matrix.inl"
 #include "matrix_backward.inl"
 #include "classes.inl"
+#include "exact_mining.inl"
 #include "hardest_pairs.inl"
 #include "nearest_support.inl"
 #include "class_scores.inl"
