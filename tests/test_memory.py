@@ -64,7 +64,9 @@ print(json.dumps(grown))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(("backend", "rows"), [("native", 8192), ("reference", 4096)])
+@pytest.mark.parametrize(
+    ("backend", "rows"), [("native", 8192), pytest.param("reference", 4096, marks=pytest.mark.slow)]
+)
 def test_memory_grows_with_n_d(backend: str, rows: int) -> None:
     """Forward and backward at D = 32: N x N would be 256 MiB (64 for the reference), the Koch differences
     512^3 512 MiB.
