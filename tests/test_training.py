@@ -63,6 +63,18 @@ def weights(network: nn.Module) -> Tensor:
     return values.nan_to_num(-1.0)  # the false-accept rate before calibration
 
 
+class Proxies(nn.Module):
+    """Softmax over the similarities to one trained proxy a class."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.proxies = nn.Parameter(torch.randn(12, depth, generator=generator))
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(embeddings @ self.proxies.T, labels)
+
+
 METHODS = ("triplets", "softmax", "bce", "pairs")
 
 
@@ -123,6 +135,35 @@ class TestResume:
         assert history is not None and continued is not None
         for name in ("step", "loss", "learning_rate"):
             assert history.curve(name) == continued.curve(name)
+
+    def test_the_parameters_of_a_loss(self, tmp_path: Path) -> None:
+        """Proxies that train with the network go on from the checkpoint, and `minutes` leaves no trace on them."""
+
+        def run(name: str, stop_after: int | None = None, **length: Any) -> Proxies:
+            network, _, sampler = build("triplets")
+            loss = Proxies(network.embed(images().tensor(torch.arange(1))).shape[1])
+            options = FitOptions(checkpoint=tmp_path / name, resume=True, **length, **QUIET)
+            augment = Augmentation(size=SIDE, blur=0.0)
+            try:
+                fit(
+                    network,
+                    loss,
+                    images(),
+                    sampler,
+                    options,
+                    augment=_after(stop_after, augment) if stop_after else augment,
+                )
+            except KeyboardInterrupt:
+                assert stop_after
+            return loss
+
+        whole = run("whole.pt", steps=12)
+        stopped = run("parts.pt", stop_after=7, steps=12)
+        assert not torch.equal(stopped.proxies, Proxies(stopped.proxies.shape[1]).proxies)
+        assert torch.equal(run("parts.pt", steps=12).proxies, whole.proxies)
+        timed = run("timed.pt", minutes=0.002)
+        steps = read_checkpoint(tmp_path / "timed.pt")["total"]
+        assert torch.equal(run("again.pt", steps=steps).proxies, timed.proxies)
 
     def test_a_finished_run_is_read_back(self, tmp_path: Path) -> None:
         options = FitOptions(steps=3, checkpoint=tmp_path / "run.pt", resume=True, **QUIET)

@@ -143,6 +143,7 @@ class _Trainer:
         scaler = torch.amp.GradScaler(self.device.type, enabled=options.amp == "float16")
         self.state = TrainingState(
             network,
+            loss,
             _optimizer(self.parameters, options),
             sampler,
             seed=options.seed + self.ranks.rank,

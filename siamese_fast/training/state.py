@@ -1,6 +1,6 @@
 """All that decides the next step of a training run, in one place: what a checkpoint holds is what is here.
 
-Weights, their moving average, the optimizer, the random generators, the sampler, the step count and the
+Weights, their moving average, the loss's own parameters, the optimizer, the random generators, the sampler, the step count and the
 history. A run that is stopped and resumed from its checkpoint continues to the same bits (same machine,
 threads and step count).
 """
@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
+from torch import nn
 
 from siamese_fast.data._cache import written_whole
 from siamese_fast.network import SiameseNetwork
 from siamese_fast.training.history import History
 from siamese_fast.training.ranks import Ranks
 
-_FORMAT = 1
+_FORMAT = 2
 _OF_ONE_RANK = ("sampler", "generator", "torch_generator", "cuda_generators")
 
 
@@ -37,6 +38,7 @@ class TrainingState:
 
     Args:
         network: trained in place.
+        loss: its own parameters, if any, are trained too.
         optimizer: of the network's parameters (and the loss's own, if any).
         sampler: gives the batches.
         seed: of the augmentation's generator and of torch's own.
@@ -47,6 +49,7 @@ class TrainingState:
     def __init__(
         self,
         network: SiameseNetwork,
+        loss: nn.Module,
         optimizer: torch.optim.Optimizer,
         sampler: Sampler,
         *,
@@ -57,6 +60,7 @@ class TrainingState:
         torch.manual_seed(seed)
         self.generator = torch.Generator().manual_seed(seed)
         self.network = network
+        self.loss = loss
         self.optimizer = optimizer
         self.sampler = sampler
         self.scaler = scaler
@@ -97,6 +101,7 @@ class TrainingState:
             "total": self.total,
             "clock": self.clock.elapsed(),
             "network": self.network.state_dict(),
+            "loss": self.loss.state_dict(),
             "average": None if self._average is None else self._average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -112,6 +117,7 @@ class TrainingState:
         self.step, self.total = state["step"], state["total"]
         self.clock.restart(state["clock"])
         self.network.load_state_dict(state["network"])
+        self.loss.load_state_dict(state["loss"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])

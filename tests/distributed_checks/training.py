@@ -120,7 +120,14 @@ def check_an_interrupted_run_resumes_to_the_same_bits(world: World) -> None:
 
     raises(KeyboardInterrupt, "", lambda: run(world, folder / "parts.pt", interrupted))  # type: ignore[arg-type]
     assert read_checkpoint(folder / "parts.pt")["step"] == 6
-    resumed = run(world, folder / "parts.pt", augment)
+    steps = []
+
+    def counted(batch: Tensor, generator: torch.Generator) -> Tensor:
+        steps.append(len(batch))
+        return augment(batch, generator)
+
+    resumed = run(world, folder / "parts.pt", counted)
+    assert len(steps) == 3  # of 9: it went on from step 6
     assert torch.equal(weights(resumed), weights(whole)) and same_everywhere(world, weights(whole))
     states = [state["torch_generator"] for state in read_checkpoint(folder / "parts.pt")["ranks"]]
     assert len(states) == world.size and not torch.equal(states[0], states[1])
