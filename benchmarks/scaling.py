@@ -54,7 +54,7 @@ between GPUs of a node, 80 GB; 20 us a message are assumed. None of it was measu
 
 OWN_SHARE, EXTREMES, GRADIENT_BYTES = 0.5, 2, 4
 RESIDENT = 7.0
-"""Arrays [n, D] that a step of the ring holds besides two blocks: measured, results/distributed.json."""
+"""Arrays [n, D] that a step of the ring holds besides two blocks: results/distributed.json, at 2,048 rows."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def cost(m: Machine, world: int, total: float, depth: int = 128, itemsize: int =
             *[RESIDENT * rows * depth * itemsize] * 2,
         )
     mining = (world - 1 + OWN_SHARE) * mine
-    home_bytes = min(2 * rows, 2 * rows * (world - 1) / world) * (8 + depth * GRADIENT_BYTES)
+    home_bytes = 2 * rows * (world - 1) / world * (8 + depth * GRADIENT_BYTES)
     home = min(world - 1, 2 * rows) * m.latency + home_bytes / link
     block = rows * (8 + depth * itemsize)
     memory = RESIDENT * rows * depth * itemsize + 2 * block

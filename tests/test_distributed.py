@@ -15,6 +15,7 @@ from distributed_world import run_world
 
 import siamese_fast
 from siamese_fast.distributed import OneShotClassifier, batch_hard_triplet_loss
+from siamese_fast.distributed.extremes import _Extreme
 
 TESTS = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent)}
@@ -46,8 +47,8 @@ def test_a_lost_rank_is_an_error_within_the_timeout(how: str, tmp_path: Path) ->
 
 def test_fit_resumes_when_torchrun_restarts_it(tmp_path: Path) -> None:
     """The run in which a rank died ends with the weights of one that was left in peace."""
-    # A store of its own for each attempt: in the one that torchrun shares, ranks of the second attempt can read
-    # the addresses of the first (pytorch/pytorch#135712).
+    # A store of its own for each attempt: in the one that torchrun shares, ranks of the second attempt can
+    # read the addresses of the first (pytorch/pytorch#135712).
     environment = {**ENVIRONMENT, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     results: list[dict[str, Any]] = []
     for restarts in (1, 0):
@@ -64,6 +65,16 @@ def test_fit_resumes_when_torchrun_restarts_it(tmp_path: Path) -> None:
     assert [result["steps"] for result in results] == [5, 9]  # the second attempt began at the checkpoint
     assert torch.equal(results[0]["weights"], results[1]["weights"])
     assert results[0]["losses"] == results[1]["losses"]
+
+
+def test_a_distance_of_nan_chooses_no_row() -> None:
+    x = torch.zeros(2, 3)
+    for sign, best in ((1.0, 4.0), (-1.0, 1.0)):
+        extreme = _Extreme(x, "euclidean", sign)
+        blocks = torch.tensor([torch.nan, 1.0, 4.0, torch.nan])[:, None].expand(4, 3)
+        for first in range(4):
+            extreme.take(blocks[first : first + 1], torch.tensor([0, 0]), first)
+        assert (extreme.rows == best).all() and (extreme.index == (2 if best == 4 else 1)).all()
 
 
 def test_without_processes_it_is_the_one_process_result() -> None:

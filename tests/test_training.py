@@ -137,7 +137,7 @@ class TestResume:
             assert history.curve(name) == continued.curve(name)
 
     def test_the_parameters_of_a_loss(self, tmp_path: Path) -> None:
-        """Proxies that train with the network go on from the checkpoint, and `minutes` leaves no trace on them."""
+        """They go on from the checkpoint, and timing steps for `minutes` leaves no trace on them."""
 
         def run(name: str, stop_after: int | None = None, **length: Any) -> Proxies:
             network, _, sampler = build("triplets")

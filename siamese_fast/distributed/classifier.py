@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from siamese_fast.distributed import storage
 from siamese_fast.distributed.gallery import ShardedGallery
 from siamese_fast.distributed.shards import Shard, balanced
-from siamese_fast.distributed.union import Offer, united
+from siamese_fast.distributed.union import Offer, plain, united
 from siamese_fast.distributed.world import World
 from siamese_fast.prediction.classifier import QUERY_ROWS
 from siamese_fast.prediction.classifier import OneShotClassifier as OneProcessClassifier
@@ -29,19 +29,6 @@ from siamese_fast.prediction.decisions import Array
 from siamese_fast.prediction.gallery import Comparison
 from siamese_fast.prediction.inputs import Encoder, Rows, as_labels, embed, embedder, head_of
 from siamese_fast.prediction.storage import SETTINGS
-
-
-class _Queries:
-    """On the ranks that do not have them: how many queries rank 0 has."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, _: slice) -> _Queries:
-        return self
 
 
 class OneShotClassifier(OneProcessClassifier):
@@ -132,10 +119,11 @@ class OneShotClassifier(OneProcessClassifier):
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
         def given() -> list[Any]:
             weight = None if sample_weight is None else np.asarray(sample_weight).tolist()
-            return [as_labels(y, len(y), mixed=True).tolist(), weight]
+            labels = as_labels(y, len(y), mixed=True)
+            return [plain(labels), labels.dtype.str, weight]
 
-        truth, weight = self._world.shared(given)
-        return super().score(X, truth, weight)
+        values, dtype, weight = self._world.shared(given)
+        return super().score(X, np.array(values, dtype=dtype), weight)
 
     def save(self, path: str | Path, *, weights: bool = False) -> None:
         """Write the support set to a folder that all ranks see: one safetensors file a rank and a JSON index,
@@ -203,10 +191,16 @@ class OneShotClassifier(OneProcessClassifier):
         world = self._world
         mine = balanced(world, shard)
         total = int(world.sum(torch.tensor(len(mine.position), device=world.device)))
-        gallery = world.attempt(
-            lambda: ShardedGallery(world, mine, len(classes), comparison, self.approximate, total)
-        )
-        self._keep(gallery, classes)
+
+        def gallery() -> ShardedGallery:
+            self._check_unknown_label(classes)
+            return ShardedGallery(world, mine, len(classes), comparison, self.approximate, total)
+
+        self._keep(world.agreed(gallery, lambda _: ((), self._settings()))[0], classes)
+
+    def _settings(self) -> dict[str, str]:
+        """What must be the same on every rank."""
+        return {name: repr(getattr(self, name)) for name in SETTINGS}
 
     def _places_to_leave(self, label: Any, index: Any) -> Array:
         """The positions to remove, each on at least one rank; raises alike on every rank."""
@@ -224,12 +218,14 @@ class OneShotClassifier(OneProcessClassifier):
 
     def _rows(self, X: Any) -> Rows:
         self._check_fitted()
-        world, settings = self._world, {name: repr(getattr(self, name)) for name in SETTINGS}
+        world = self._world
         rows, sizes = world.agreed(
             lambda: self._checked(X, self.support_.shape[1]) if world.rank == 0 else None,
-            lambda rows: ((0 if rows is None else len(rows),), settings),
+            lambda rows: ((0 if rows is None else len(rows),), self._settings()),
         )
-        return cast(Rows, rows if world.rank == 0 else _Queries(sizes[0][0]))
+        return cast(
+            Rows, rows if world.rank == 0 else range(sizes[0][0])
+        )  # elsewhere only their number counts
 
     def _query_blocks(self, rows: Rows) -> Iterator[Tensor]:
         world, like = self._world, self.support_

@@ -52,7 +52,7 @@ class _Extreme:
         score = self._sign * row_distances(self._x, candidates, self._metric)
         index = found + first
         better = (score > self.score) | ((score == self.score) & (index < self.index)) | (self.index < 0)
-        better &= found >= 0
+        better &= (found >= 0) & ~score.isnan()  # as in one process, no row is chosen by a NaN
         torch.where(better, score, self.score, out=self.score)
         torch.where(better, index, self.index, out=self.index)
         torch.where(better[:, None], candidates, self.rows, out=self.rows)

@@ -32,7 +32,7 @@ from siamese_fast.ops.triplet_loss import check_options, losses_of_chosen
 
 STRATEGIES = ("auto", "ring", "gather")
 GATHER_BYTES = 1 << 22
-"""`strategy="auto"` gathers while all blocks together are no larger: measured with gloo, docs/scaling.md."""
+"""`strategy="auto"` gathers while all blocks together are no larger: a default; docs/scaling.md has times."""
 
 Blocks = Callable[[World, Tensor, Tensor, Sequence[int]], Iterator[tuple[int, Tensor, Tensor]]]
 

@@ -31,9 +31,19 @@ def save(classifier: OneShotClassifier, world: World, shard: Shard, folder: Path
 
     def commit() -> None:
         if world.rank == 0:
+            _check_shared(folder, entries)
             storage.commit(classifier, folder, index, entries, weights=weights)
 
     world.attempt(commit)
+
+
+def _check_shared(folder: Path, entries: list[dict[str, str]]) -> None:
+    for rank, entry in enumerate(entries):
+        if not _path(folder, entry).exists():
+            raise FileNotFoundError(
+                f"path must be a folder that all ranks see: rank 0 finds no {entry['file']} of rank {rank} "
+                f"in {folder}"
+            )
 
 
 def load(
@@ -61,9 +71,10 @@ def _share(world: World, folder: Path, entries: list[dict[str, str]]) -> Shard:
     begin, end = total * world.rank // world.size, total * (world.rank + 1) // world.size
     for entry, count in zip(entries, counts, strict=True):
         low, high = min(max(begin - first, 0), count), min(end - first, count)
-        if low < high or not parts:
-            parts.append(_read(folder, entry, first, low, max(low, high)))
+        if low < high:
+            parts.append(_read(folder, entry, first, low, high))
         first += count
+    parts = parts or [_read(folder, entries[0], 0, 0, 0)]
     return Shard(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 

@@ -30,13 +30,13 @@ def united(
     examples follow them, those of rank 0 first. Raises ValueError on every rank where the ranks' examples do
     not go together, or none has any.
     """
-    notes = world.gather_json(None if offer is None else _note(offer))
+    notes = world.gather_json(world.attempt(lambda: None if offer is None else _note(offer)))
     present = [note for note in notes if note is not None]
     if not present:
         raise ValueError("fit and add_support need an example on at least one rank, got none")
     _check_alike(notes, known)
     parts = [np.array(note["classes"], dtype=note["label dtype"]) for note in present]
-    classes = np.unique(np.concatenate(parts if known is None else [known, *parts]))
+    classes = _merged(parts if known is None else [known, *parts])
     first = count + sum(note["rows"] for note in notes[: world.rank] if note is not None)
     if offer is None:
         embeddings, index = _nothing(present[0], like, world), np.empty(0, dtype=np.int64)
@@ -53,8 +53,25 @@ def _note(offer: Offer) -> dict[str, Any]:
         "dtype": str(offer.embeddings.dtype).removeprefix("torch."),
         "label kind": label_kind(offer.labels),
         "label dtype": offer.labels.dtype.str,
-        "classes": np.unique(offer.labels).tolist(),
+        "classes": plain(np.unique(offer.labels)),
     }
+
+
+def plain(labels: Array) -> list[Any]:
+    """As JSON takes them: an object array may hold NumPy's scalars."""
+    return [label.item() if isinstance(label, np.generic) else label for label in labels.tolist()]
+
+
+def _merged(parts: list[Array]) -> Array:
+    """All classes, sorted; ValueError where the dtype of all of them would make two classes one."""
+    together = np.concatenate(parts)
+    for part in parts:
+        if part.astype(together.dtype).tolist() != part.tolist():
+            dtypes = ", ".join(sorted({str(part.dtype) for part in parts}))
+            raise ValueError(
+                f"the labels of all ranks must go together without rounding: {dtypes} make {together.dtype}"
+            )
+    return np.unique(together)
 
 
 def _check_alike(notes: list[dict[str, Any] | None], known: Array | None) -> None:

@@ -126,28 +126,31 @@ class World:
         An exception of `action` on one rank is raised there and, as one of the same kind, on all others: so
         bad input is an error everywhere and no rank waits for another that gave up.
         """
-        failure, result = None, None
+        if self.size == 1:
+            result = action()
+            return result, [list(card(result)[0])]
+        failure = None
         sizes: Sequence[int] = ()
-        text = b""
         try:
             result = action()
             sizes, settings = card(result)
             text = json.dumps(settings).encode()
         except Exception as error:
-            if self.size == 1:
-                raise
             failure, sizes = error, ()
             text = f"{type(error).__name__}\n{error}".encode()
-        if self.size == 1:
-            return result, [list(sizes)]  # type: ignore[return-value]
-        head = torch.tensor([failure is not None, *sizes, *[0] * (_SIZES - len(sizes))], dtype=torch.int64)
+        filler = [0] * (_SIZES - len(sizes))
+        head = torch.tensor([failure is not None, len(text), *sizes, *filler], dtype=torch.int64)
         mine = torch.cat([head.view(torch.uint8), _bytes(text[:_TEXT], _TEXT)])
         cards = self.gather(mine.to(self.device)).cpu()
         if failure is not None:
             raise failure
-        heads, texts = cards[:, : 8 * (_SIZES + 1)].contiguous().view(torch.int64), cards[:, -_TEXT:]
-        _complain(heads[:, 0].bool(), texts)
-        return result, heads[:, 1 : 1 + len(sizes)].tolist()  # type: ignore[return-value]
+        heads, texts = cards[:, : 8 * (_SIZES + 2)].contiguous().view(torch.int64), cards[:, -_TEXT:]
+        _check_success(heads[:, 0].bool(), texts)
+        if int(heads[:, 1].max()) > _TEXT:
+            _check_same(self.gather_json(settings))
+        elif not torch.equal(texts, texts[:1].expand_as(texts)):
+            _check_same([json.loads(_text(row)) for row in texts])
+        return result, heads[:, 2 : 2 + len(sizes)].tolist()
 
     def attempt(self, action: Callable[[], T]) -> T:
         """The result of `action`, which raises on every rank what it raised on any."""
@@ -163,20 +166,21 @@ def _bytes(data: bytes, length: int) -> Tensor:
     return padded
 
 
-def _complain(failed: Tensor, texts: Tensor) -> None:
+def _check_success(failed: Tensor, texts: Tensor) -> None:
     if failed.any():
         rank = int(failed.to(torch.uint8).argmax())
         kind, message = _text(texts[rank]).split("\n", 1)
         raise _KINDS.get(kind, RuntimeError)(f"rank {rank}: {message}")
-    if not torch.equal(texts, texts[:1].expand_as(texts)):
-        settings = [json.loads(_text(row)) for row in texts]
-        for name, value in settings[0].items():
-            other = next((r for r, each in enumerate(settings) if each[name] != value), None)
-            if other is not None:
-                raise ValueError(
-                    f"{name} must be the same on every rank: rank 0 has {value!r}, rank {other} has "
-                    f"{settings[other][name]!r}"
-                )
+
+
+def _check_same(settings: list[dict[str, Any]]) -> None:
+    for name, value in settings[0].items():
+        other = next((r for r, each in enumerate(settings) if each[name] != value), None)
+        if other is not None:
+            raise ValueError(
+                f"{name} must be the same on every rank: rank 0 has {value!r}, rank {other} has "
+                f"{settings[other][name]!r}"
+            )
 
 
 def _text(row: Tensor) -> str:

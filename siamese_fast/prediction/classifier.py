@@ -170,9 +170,10 @@ class OneShotClassifier(Estimator):
 
     def predict_proba(self, X: Any) -> Array:
         """Softmax of scores / temperature, float64 `[Q, C]`, columns as in `classes_`."""
+        rows = self._rows(X)
         if not self.temperature > 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
-        blocks = self._score_blocks(self._rows(X))
+        blocks = self._score_blocks(rows)
         return np.concatenate([s.double().div(self.temperature).softmax(1).cpu().numpy() for s in blocks])
 
     def class_scores(self, X: Any) -> Array:
@@ -265,12 +266,15 @@ class OneShotClassifier(Estimator):
         self._keep(Gallery(embeddings, index, len(classes), comparison, self.approximate), classes)
 
     def _keep(self, gallery: Gallery, classes: Array) -> None:
-        if self.unknown_label is not None and self.unknown_label in classes.tolist():
-            raise ValueError(f"unknown_label {self.unknown_label!r} is also the label of a class")
+        self._check_unknown_label(classes)
         self._gallery = gallery
         self.classes_ = classes
         if self.encoder is None:
             self.n_features_in_ = gallery.embeddings.shape[1]
+
+    def _check_unknown_label(self, classes: Array) -> None:
+        if self.unknown_label is not None and self.unknown_label in classes.tolist():
+            raise ValueError(f"unknown_label {self.unknown_label!r} is also the label of a class")
 
     def _rows(self, X: Any) -> Rows:
         self._check_fitted()

@@ -6,7 +6,8 @@
 
 So activations of one chunk exist at a time, for one forward pass more. The second pass draws the same random
 numbers (dropout) as the first and leaves buffers as the first left them. What one image's embedding takes
-from the rest of its batch, as in batch normalisation, is taken from the rest of its chunk.
+from the rest of its batch, as in batch normalisation, is taken from the rest of its chunk: over vectors that
+raises where the last chunk is a single image.
 
 Sources: Gao, Zhang, Han, Callan, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"
 (2021); Chen, Xu, Zhang, Guestrin, "Training Deep Nets with Sublinear Memory Cost" (2016).

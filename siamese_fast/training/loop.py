@@ -18,7 +18,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from siamese_fast import distributed
 from siamese_fast.data import ImageSet
+from siamese_fast.distributed.world import World
 from siamese_fast.network import SiameseNetwork
 from siamese_fast.training.chunked import encode_in_chunks
 from siamese_fast.training.history import History, Log
@@ -32,6 +34,8 @@ Augment = Callable[[Tensor, torch.Generator], Tensor]
 Validate = Callable[[SiameseNetwork], Mapping[str, float]]
 Batch = Tensor | tuple[Tensor, Tensor, Tensor]
 
+_OF_ALL_RANKS = ("steps", "epochs", "minutes", "resume", "checkpoint_every", "amp")
+_OF_ALL_RANKS += ("learning_rate", "weight_decay", "warmup_steps", "clip_norm", "ema")
 _UNTIMED_STEPS, _TIMED_STEPS = 3, 10
 
 
@@ -63,7 +67,8 @@ def fit(
     Raises:
         FloatingPointError: the loss is not finite.
         KeyboardInterrupt: Ctrl-C, after the current step is finished and the checkpoint written.
-        ValueError: the checkpoint to resume belongs to a run of another length, or of other ranks.
+        ValueError: the checkpoint to resume belongs to a run of another length, or of other ranks; options
+            that differ between ranks; a loss over all ranks without `distributed`.
 
     Example:
         >>> sampler = PKSampler(letters.labels, p=32, k=4)
@@ -133,6 +138,7 @@ class _Trainer:
     ) -> None:
         self.options, self.images, self.augment = options, images, augment
         self.ranks = Ranks(alone=not options.distributed)
+        self.ranks.agreed(lambda: _check_ranks(loss, options), lambda _: ((), _settings(options)))
         self.device = next(network.parameters()).device
         self.format = torch.channels_last if options.channels_last else torch.contiguous_format
         # mypy: the stub of Module.to knows no memory_format alone.
@@ -210,6 +216,22 @@ class _Trainer:
         seconds = (time.perf_counter() - start) / _TIMED_STEPS
         self.state.load_state_dict(before)
         return int(self.ranks.shared(lambda: max(1, round(60 * minutes / seconds))))
+
+
+def _check_ranks(loss: nn.Module, options: FitOptions) -> None:
+    across = [part for part in loss.modules() if isinstance(part, distributed.BatchHardTripletLoss)]
+    if not options.distributed and any(World(part.group).size > 1 for part in across):
+        raise ValueError(
+            "loss is over the embeddings of all ranks, and options train on this rank alone: set "
+            "distributed=True, or use siamese_fast.BatchHardTripletLoss"
+        )
+
+
+def _settings(options: FitOptions) -> dict[str, Any]:
+    """What must be the same on every rank: the exchanges of a run, and what is done with the gradient."""
+    return {"checkpoint is given": options.checkpoint is not None} | {
+        name: getattr(options, name) for name in _OF_ALL_RANKS
+    }
 
 
 def _optimizer(parameters: list[nn.Parameter], options: FitOptions) -> torch.optim.Optimizer:

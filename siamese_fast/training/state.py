@@ -1,8 +1,8 @@
 """All that decides the next step of a training run, in one place: what a checkpoint holds is what is here.
 
-Weights, their moving average, the loss's own parameters, the optimizer, the random generators, the sampler, the step count and the
-history. A run that is stopped and resumed from its checkpoint continues to the same bits (same machine,
-threads and step count).
+Weights, their moving average, the loss's own parameters, the optimizer, the random generators, the sampler,
+the step count and the history. A run that is stopped and resumed from its checkpoint continues to the same
+bits (same machine, threads and step count).
 """
 
 from __future__ import annotations

@@ -284,11 +284,16 @@ def check_disagreement_is_an_error_on_every_rank(world: World) -> None:
     raises(ValueError, "self_index needs ref", call(self_index=index if odd else None))
     raises(ValueError, "all ranks have no positive", call(x, torch.arange(8) + 8 * odd, no_triplet="error"))
     assert torch.isfinite(call()())  # and the ranks are still in step
+    settings = {"first": "x" * 2000, "second": odd}
+    raises(
+        ValueError, "second must be the same", lambda: world.agreed(lambda: None, lambda _: ((), settings))
+    )
 
 
 def check_a_group_of_some_ranks(world: World) -> None:
-    group = dist.new_group([0, 1])
-    if world.rank < 2:
+    last = [world.size - 2, world.size - 1]  # numbered 0 and 1 in the group
+    group = dist.new_group(last)
+    if world.rank in last:
         pair = World(group)
         counts = split(pair, 20, "equal")
         x, labels = batch(counts, torch.float32)

@@ -213,19 +213,24 @@ def check_saving_and_loading(world: World) -> None:
     if world.rank == 0:
         one.save(folder / "one")
     dist.barrier()
-    groups = {size: dist.new_group(range(size)) for size in range(1, world.size)}
+    # The last ranks: their numbers in the group are not those in the world.
+    groups = {size: dist.new_group(range(world.size - size, world.size)) for size in range(1, world.size)}
     for source in ("many", "one"):
         loaded = OneShotClassifier.load(folder / source)
         assert loaded.metric == "cosine" and loaded.temperature == 0.5
         same_support(world, one, loaded)
         same_answers(world, one, loaded, queries)
         for size, group in groups.items():
-            if world.rank < size:
+            if world.rank >= world.size - size:
                 part = World(group)
                 fewer = OneShotClassifier.load(folder / source, group=group)
                 same_support(part, one, fewer)
                 same_answers(part, one, fewer, queries)
                 fewer.save(folder / f"{source}-{size}")
+                more = siamese_fast.OneShotClassifier.load(folder / "one")
+                more.add_support(data(9, seed=5), names(9, 2))
+                fewer.add_support(*_on_rank_0(part, data(9, seed=5), names(9, 2)))
+                same_support(part, more, fewer)  # shared out within the group
             dist.barrier()
             same_support(world, one, OneShotClassifier.load(folder / f"{source}-{size}"))
 
@@ -261,6 +266,35 @@ def check_an_interrupted_save_leaves_the_old_one(world: World) -> None:
     raises(FileNotFoundError, "classifier.json", lambda: OneShotClassifier.load(folder / "none"))
 
 
+def check_a_save_to_folders_of_their_own_leaves_the_old_one(world: World) -> None:
+    folder = Path(world.shared(tempfile.mkdtemp))
+    counts = [5] * world.size
+    old, many = pair(world, data(sum(counts)), names(sum(counts), 4), counts)
+    many.save(folder)
+    many.add_support(*_on_rank_0(world, data(3), names(3, 2)))
+    own_folder = folder if world.rank == 0 else folder / f"of {world.rank}"
+    raises(FileNotFoundError, "a folder that all ranks see", lambda: many.save(own_folder))
+    same_support(world, old, OneShotClassifier.load(folder))
+
+
+def check_labels_as_each_rank_holds_them(world: World) -> None:
+    """NumPy's integers in an object array, several kinds in `score`, dtypes that rounding would join."""
+    last, x = world.rank == world.size - 1, data(6)
+    y: Any = np.empty(6, dtype=object)
+    y[:] = [np.int64(i) if last else i for i in range(6)]
+    assert OneShotClassifier().fit(x, y).classes_.tolist() == list(range(6))
+    one, many = pair(world, data(8 * world.size), np.arange(8 * world.size), [8] * world.size, threshold=-1.0)
+    queries, mixed = data(5, seed=1), np.array([0, "nobody", None, True, 3], dtype=object)
+    asked = queries if world.rank == 0 else None
+    assert many.score(asked, mixed) == one.score(queries, mixed)
+    signed, unsigned = np.array([2**60, -1]), np.array([2**60 + 1, 5], dtype=np.uint64)
+    raises(
+        ValueError, "without rounding", lambda: OneShotClassifier().fit(x[:2], unsigned if last else signed)
+    )
+    small = np.array([7, 5], dtype=np.uint64) if last else np.array([7, -1])
+    assert OneShotClassifier().fit(x[:2], small).classes_.tolist() == [-1, 5, 7]
+
+
 def check_bad_input_is_an_error_on_every_rank(world: World) -> None:
     last = world.rank == world.size - 1
     x, y = data(8), names(8, 3)
@@ -279,6 +313,15 @@ def check_bad_input_is_an_error_on_every_rank(world: World) -> None:
     raises(ValueError, "metric must be one of", fit(metric="hamming"))
     raises(ValueError, "also the label of a class", fit(unknown_label=y[0]))
     many = OneShotClassifier().fit(x, y)
+    many.unknown_label = y[0] if last else None
+    raises(ValueError, "unknown_label", lambda: many.add_support(x, y))
+    many.unknown_label = "nobody" if last else None
+    raises(ValueError, "unknown_label must be the same", lambda: many.remove(index=0))
+    many.unknown_label = None
+    assert len(many.support_) == 8  # as it was, on every rank
+    many.temperature = 0.0 if last else 1.0
+    raises(ValueError, "temperature must be the same", lambda: many.predict_proba(x))
+    many.temperature = 1.0
     raises(ValueError, "kind", lambda: many.add_support(x, np.arange(8)))
     raises(ValueError, "expecting 6 features", lambda: many.predict(x[:, :3] if world.rank == 0 else None))
     raises(ValueError, "NaN or infinity", lambda: many.predict(x * torch.nan))

@@ -102,7 +102,9 @@ def run(
     trained = network(dropout=0.2)
     sampler = PKSampler(images().labels, 4, 3, generator=world.rank)
     chosen = FitOptions(steps=9, checkpoint=path, resume=True, checkpoint_every=4, **QUIET)
-    fit(trained, BatchHardTripletLoss(None), images(), sampler, replace(chosen, **options), augment=augment)
+    chosen = replace(chosen, **options)
+    loss = BatchHardTripletLoss(None) if chosen.distributed else siamese_fast.BatchHardTripletLoss(None)
+    fit(trained, loss, images(), sampler, chosen, augment=augment)
     return trained
 
 
@@ -139,6 +141,33 @@ def check_an_interrupted_run_resumes_to_the_same_bits(world: World) -> None:
     )
     dist.barrier()
     assert sorted(path.name for path in folder.iterdir()) == ["parts.pt", "whole.pt"]
+
+
+def check_options_that_differ_are_an_error_on_every_rank(world: World) -> None:
+    folder, odd = Path(world.shared(tempfile.mkdtemp)), world.rank == world.size - 1
+    differing: dict[str, Any] = {"steps": 9 + odd, "resume": odd, "checkpoint_every": 4 + odd}
+    differing |= {"checkpoint": None if odd else folder / "run.pt", "amp": "bfloat16" if odd else None}
+    differing |= {"clip_norm": 1.0 + odd}
+    for name, value in differing.items():
+        pattern = f"{name}.* must be the same on every rank"
+        options = {name: value}
+        raises(
+            ValueError, pattern, lambda options=options: run(world, folder / "run.pt", _unchanged, **options)
+        )
+    lengths = {"steps": None, "epochs": 1.0} if odd else {}
+    raises(ValueError, "steps must be the same", lambda: run(world, folder / "run.pt", _unchanged, **lengths))
+
+
+def check_a_loss_over_all_ranks_needs_distributed(world: World) -> None:
+    def alone() -> None:
+        options = FitOptions(steps=1, **{**QUIET, "distributed": False})
+        fit(network(), BatchHardTripletLoss(None), images(), PKSampler(images().labels, 4, 3), options)
+
+    raises(ValueError, "set distributed=True", alone)
+
+
+def _unchanged(batch: Tensor, generator: torch.Generator) -> Tensor:
+    return batch
 
 
 def check_a_failing_rank_is_an_error_on_every_rank(world: World) -> None:
