@@ -24,7 +24,7 @@ def main(folder: Path, last_step: int | None) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=30))
     rank, attempt = dist.get_rank(), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
-    batches = []
+    batches: list[int] = []
 
     def augment(batch: Tensor, generator: torch.Generator) -> Tensor:
         noisy = batch + 0.1 * torch.rand(batch.shape, generator=generator)

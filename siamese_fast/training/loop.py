@@ -34,8 +34,8 @@ Augment = Callable[[Tensor, torch.Generator], Tensor]
 Validate = Callable[[SiameseNetwork], Mapping[str, float]]
 Batch = Tensor | tuple[Tensor, Tensor, Tensor]
 
-_OF_ALL_RANKS = ("steps", "epochs", "minutes", "resume", "checkpoint_every", "amp")
-_OF_ALL_RANKS += ("learning_rate", "weight_decay", "warmup_steps", "clip_norm", "ema")
+_EXCHANGES = ("steps", "epochs", "minutes", "resume", "checkpoint_every", "amp")
+_UPDATE = ("learning_rate", "weight_decay", "warmup_steps", "clip_norm", "ema")
 _UNTIMED_STEPS, _TIMED_STEPS = 3, 10
 
 
@@ -230,7 +230,7 @@ def _check_ranks(loss: nn.Module, options: FitOptions) -> None:
 def _settings(options: FitOptions) -> dict[str, Any]:
     """What must be the same on every rank: the exchanges of a run, and what is done with the gradient."""
     return {"checkpoint is given": options.checkpoint is not None} | {
-        name: getattr(options, name) for name in _OF_ALL_RANKS
+        name: getattr(options, name) for name in _EXCHANGES + _UPDATE
     }
 
 

@@ -7,6 +7,7 @@ import signal
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,13 +150,12 @@ def check_options_that_differ_are_an_error_on_every_rank(world: World) -> None:
     differing |= {"checkpoint": None if odd else folder / "run.pt", "amp": "bfloat16" if odd else None}
     differing |= {"clip_norm": 1.0 + odd}
     for name, value in differing.items():
-        pattern = f"{name}.* must be the same on every rank"
-        options = {name: value}
-        raises(
-            ValueError, pattern, lambda options=options: run(world, folder / "run.pt", _unchanged, **options)
-        )
+        call = partial(run, world, folder / "run.pt", _unchanged, **{name: value})
+        raises(ValueError, f"{name}.* must be the same on every rank", call)
     lengths = {"steps": None, "epochs": 1.0} if odd else {}
-    raises(ValueError, "steps must be the same", lambda: run(world, folder / "run.pt", _unchanged, **lengths))
+    raises(
+        ValueError, "steps must be the same", partial(run, world, folder / "run.pt", _unchanged, **lengths)
+    )
 
 
 def check_a_loss_over_all_ranks_needs_distributed(world: World) -> None:
