@@ -15,7 +15,6 @@ from siamese_fast.compat import torch_nn
 pml = pytest.importorskip("pytorch_metric_learning")
 from pytorch_metric_learning import distances, miners, reducers, regularizers  # noqa: E402
 from pytorch_metric_learning import losses as theirs  # noqa: E402
-from pytorch_metric_learning.utils import distributed  # noqa: E402
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator  # noqa: E402
 
 from siamese_fast.compat import pytorch_metric_learning as ours  # noqa: E402
@@ -112,7 +111,7 @@ def test_the_same_object_as_reference_labels_leaves_out_the_diagonal() -> None:
             )
 
 
-@pytest.mark.parametrize("distance", ["lp", "raw lp", "cosine", "dot", "manhattan"])
+@pytest.mark.parametrize("distance", ["lp", "raw lp", "squared", "cosine", "dot", "manhattan"])
 @pytest.mark.parametrize("separate", [False, True])
 def test_miners_find_the_same_triplets(distance: str, separate: bool) -> None:
     for seed in range(5):
@@ -152,8 +151,6 @@ def test_regularisers_and_wrappers_of_the_library() -> None:
         x,
         rows(30, 5),
     )
-    assert distributed.DistributedLossWrapper(ours.TripletMarginLoss()).loss is not None
-    assert distributed.DistributedMinerWrapper(ours.BatchHardMiner()).miner is not None
     for name in ours.__all__:
         if name != "NearestSupportKNN":
             library = getattr(theirs, name, None) or getattr(miners, name)

@@ -61,15 +61,18 @@ def test_one_class_and_distinct_labels(name: str, labels: Tensor, room: str) -> 
 
 
 @pytest.mark.sanitize
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum", "mean_nonzero"])
 @pytest.mark.parametrize("name", LOSSES)
-def test_labels_of_every_dtype_and_value(name: str, room: str) -> None:
+def test_labels_of_every_dtype_and_value(name: str, reduction: str, room: str) -> None:
     draw = Draw(torch.float32)
     classes = draw.labels(60, 2)
     x = draw.rows(60, 7, classes)
-    expected = LOSSES[name](x, classes, reduction="none")
+    expected = LOSSES[name](x, classes, reduction=reduction)
     low, high = torch.iinfo(torch.int64).min, torch.iinfo(torch.int64).max
     for labels in (classes.bool(), classes.to(torch.uint8), torch.where(classes == 0, low, high)):
-        torch.testing.assert_close(LOSSES[name](x, labels, reduction="none"), expected)
+        torch.testing.assert_close(LOSSES[name](x, labels, reduction=reduction), expected)
+        apart = {"ref": x, "ref_labels": labels, "self_index": torch.arange(60)}
+        torch.testing.assert_close(LOSSES[name](x, labels, reduction=reduction, **apart), expected)
 
 
 @pytest.mark.sanitize
@@ -136,6 +139,49 @@ def test_batch_all_is_the_loop_over_all_triplets(classes: int, metric: str, room
             torch.autograd.grad(v, x, retain_graph=True)[0] for v in (loss, hinges.sum() / count)
         )
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("classes", [2, 3], ids=lambda count: f"{count} classes")
+def test_batch_all_of_scores_close_together(classes: int, room: str) -> None:
+    """Hinges of a millionth, beside scores of 1: only few are above 0, none is below."""
+    draw = Draw(torch.float32)
+    labels = torch.arange(300) % classes
+    x = 1 + 1e-3 * draw.rows(300, 8)
+    x[:, 0] += 3e-3 * labels
+    each = batch_all_triplet_loss(x, labels, 1e-6, metric="cosine", reduction="none")
+    exact = batch_all_triplet_loss(x.double(), labels, 1e-6, metric="cosine", reduction="none")
+    assert (each >= 0).all()
+    torch.testing.assert_close(each.sum().double(), exact.sum(), rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("classes", [2, 30], ids=lambda count: f"{count} classes")
+def test_a_nan_positive_makes_the_losses_of_its_class_nan(classes: int, room: str) -> None:
+    """Of anchors with negatives: with those of its class alone as a separate set, no triplet holds it."""
+    labels = torch.arange(90) % classes
+    ref = torch.randn(90, 4)
+    ref[labels != 1] += 100
+    ref[31] = NAN
+    x = ref.nan_to_num(0.0)
+    given = {"ref": ref, "ref_labels": labels}
+    assert batch_all_triplet_loss(x, labels, reduction="none", **given)[labels == 1].isnan().all()
+    alone = {"ref": ref[labels == 1], "ref_labels": labels[labels == 1]}
+    assert not batch_all_triplet_loss(x, labels, reduction="none", **alone)[labels == 1].isnan().any()
+
+
+def test_batch_all_takes_no_loss_from_negatives_at_minus_infinity(room: str) -> None:
+    x = torch.randn(60, 4)
+    x[::2] = 1e25
+    labels = torch.arange(60) % 2
+    each = batch_all_triplet_loss(x, labels, metric="sqeuclidean", reduction="none")
+    assert torch.equal(each[1::2], torch.zeros(30))
+
+
+def test_the_second_derivative_of_ntxent_without_negatives_is_zero(room: str) -> None:
+    x = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    loss = ntxent_loss(x, torch.zeros(6).long(), reduction="sum")
+    (first,) = torch.autograd.grad(loss, x, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum() + first.sum(), x)
+    assert torch.equal(second, torch.zeros_like(x))
 
 
 def test_batch_all_by_rows_is_scaled_or_done_again(native_room: str) -> None:
@@ -219,6 +265,21 @@ ERRORS = [
         lambda x, y: supcon_loss(x, y, NAN),
         ValueError,
         "temperature must be a positive finite number, got nan",
+    ),
+    (
+        lambda x, y: ntxent_loss(x, y, 1e-39),
+        ValueError,
+        "temperature must lie in the range of float32, as must",
+    ),
+    (
+        lambda x, y: batch_all_triplet_loss(x, y, 10**400),
+        ValueError,
+        "margin must lie in the range of float32",
+    ),
+    (
+        lambda x, y: circle_loss(x, y, constant_weights=3),
+        TypeError,
+        "constant_weights must be a bool, got int",
     ),
     (lambda x, y: supcon_loss(x, y, metric="manhattan"), ValueError, "metric must be one of 'euclidean'"),
     (lambda x, y: contrastive_loss(x, y, "a"), ValueError, "pos_margin must be a finite number, got 'a'"),

@@ -233,14 +233,19 @@ class BatchAll {
     }
   }
 
-  // NaN thresholds go last, where no score passes them.
+  // Prefix sums are of the thresholds' distances from the lowest: scores close together then lose no digits. NaN thresholds go last, where
+  // no score passes them, and make the sum over any negatives NaN.
   void sort_thresholds(T* limits, T* prefix, int32_t* ranks, int64_t i) const {
     const int64_t count = blocks_.positives(i);
     std::sort(limits, limits + count, [](T a, T b) { return a < b || (b != b && a == a); });
     std::fill(ranks, ranks + count + 1, 0);
     prefix[0] = 0;
-    for (int64_t t = 0; t < count; ++t) prefix[t + 1] = prefix[t] + limits[t];
+    const T from = origin(limits, count);
+    for (int64_t t = 0; t < count; ++t) prefix[t + 1] = prefix[t] + (limits[t] - from);
+    if (count > 0 && std::isnan(limits[count - 1]) && blocks_.negatives(i) > 0) sums_(0)[i] = limits[count - 1];
   }
+
+  static T origin(const T* limits, int64_t count) { return count > 0 && std::isfinite(limits[0]) ? limits[0] : T(0); }
 
   // The number of thresholds below a score.
   static int64_t rank(const T* limits, int64_t count, T score) {
@@ -255,13 +260,14 @@ class BatchAll {
   }
 
   void many_of_row(Range rows, Range columns, int64_t i, const T* limits, const T* prefix, int32_t* ranks) const {
+    const T from = origin(limits, blocks_.positives(i));
     T sum = 0;
     blocks_.for_segments(i, columns, [&](int64_t begin, int64_t end, bool positive) {
       const T* s = blocks_.at(rows, columns, i, begin);
       for (int64_t j = 0; !positive && j < end - begin; ++j) {
         const int64_t passed = rank(limits, blocks_.positives(i), s[j]);
         ++ranks[passed];
-        sum += static_cast<T>(passed) * s[j] - prefix[passed];
+        if (s[j] != -std::numeric_limits<T>::infinity()) sum += static_cast<T>(passed) * (s[j] - from) - prefix[passed];
       }
     });
     sums_(0)[i] += sum;

@@ -1,11 +1,12 @@
-"""`torch.nn`'s losses of given triplets and pairs, fused: forward and backward read each row once.
+"""`torch.nn`'s losses of given triplets and pairs, fused: forward and backward keep no differences of rows;
+triplets make one copy of the anchors, moved by `eps`.
 
     from siamese_fast.compat.torch_nn import TripletMarginLoss, TripletMarginWithDistanceLoss,
     CosineEmbeddingLoss
 
 Fused for matrices of one shape, floating dtype and device, with p = 1 or 2 and without swap; torch's own
-code otherwise. Results are torch's, `eps` included, in float32 for half inputs' arithmetic and returned in
-the inputs' dtype.
+code otherwise. Results are torch's, in float32 for half inputs' arithmetic and returned in the inputs' dtype;
+but `eps` is lost where it is below the rounding of the anchor, in the anchor's dtype.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def _alike(*rows: Tensor) -> bool:
 def _triplets(
     anchor: Tensor, positive: Tensor, negative: Tensor, margin: float, metric: str, eps: float, reduction: str
 ) -> Tensor:
-    """|a - p + eps| is the distance of a + eps and p."""
+    """|a - p + eps| is the distance of a + eps and p, up to the rounding of a + eps."""
     loss = ops.triplet_loss(anchor + eps, positive, negative, margin, metric=metric, reduction=reduction)
     return loss.to(anchor.dtype)
 

@@ -52,9 +52,8 @@ def _run(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     (x, _, ref, _, _), (dtype, team, is_self, *rest) = pair_operands(*operands)
     losses, counts = x.new_empty(x.shape[0]), x.new_empty(x.shape[0])
-    none = x.new_empty(0)
-    grad_x = fresh(x.shape, x.dtype) if with_gradient else none
-    grad_ref = fresh(ref.shape, x.dtype) if with_gradient and ref is not None else none
+    grad_x = fresh(x.shape, x.dtype) if with_gradient else x.new_empty(0)
+    grad_ref = fresh(ref.shape, x.dtype) if with_gradient and ref is not None else x.new_empty(0)
     extension.batch_all(
         dtype,
         team,

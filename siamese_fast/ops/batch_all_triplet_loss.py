@@ -87,22 +87,30 @@ def batch_all_triplet_loss(
 def _ranks(
     scores: Tensor, positive: Tensor, negative: Tensor, margin: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Thresholds below each negative and negatives above each positive's threshold (0 elsewhere);
-    thresholds.
+    """Thresholds below each negative and negatives above each positive's threshold (0 elsewhere); the lowest
+    threshold of each anchor, 0 where it is not finite.
     """
     limits = scores - margin
-    below = torch.searchsorted(limits.masked_fill(~positive, torch.inf).sort(1).values, scores)
+    ascending = limits.masked_fill(~positive, torch.inf).sort(1).values
+    below = torch.searchsorted(ascending, scores)
     rivals = scores.masked_fill(~negative, -torch.inf).sort(1).values
     above = scores.shape[1] - torch.searchsorted(rivals, limits, right=True)
-    dtype = scores.dtype
-    return torch.where(negative, below, 0).to(dtype), torch.where(positive, above, 0).to(dtype), limits
+    dtype, lowest = scores.dtype, ascending[:, :1]
+    lowest = torch.where(lowest.isfinite(), lowest, 0.0)
+    return torch.where(negative, below, 0).to(dtype), torch.where(positive, above, 0).to(dtype), lowest
 
 
 def _sums(scores: Tensor, positive: Tensor, negative: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-    """Losses and counts [n], differentiable: ranks are constants."""
-    below, above, _ = _ranks(scores.detach().contiguous(), positive, negative, margin)
-    gained = torch.where(negative, below * scores, 0.0).sum(1)
-    return gained - torch.where(positive, above * (scores - margin), 0.0).sum(1), below.sum(1)
+    """Losses and counts [n], differentiable: ranks are constants. Scores are taken from the lowest threshold:
+    those close together then lose no digits.
+    """
+    below, above, lowest = _ranks(scores.detach().contiguous(), positive, negative, margin)
+    counted = negative & (scores != -torch.inf)
+    gained = torch.where(counted, below * (scores - lowest), 0.0).sum(1)
+    lost = torch.where(positive & negative.any(1, keepdim=True), above * (scores - margin - lowest), 0.0).sum(
+        1
+    )
+    return gained - lost, below.sum(1)
 
 
 def _reference(

@@ -61,6 +61,8 @@ def circle_loss(
         >>> loss.backward()
     """
     check.choice("reduction", reduction, REDUCTIONS)
+    if not isinstance(constant_weights, bool):
+        raise TypeError(f"constant_weights must be a bool, got {type(constant_weights).__name__}")
     parameters = [
         finite("margin", margin),
         finite("gamma", gamma, positive=True),

@@ -75,7 +75,8 @@ def contrastive_loss(
 
 def pair_counts(labels: Tensor, ref_labels: Tensor | None, self_index: Tensor | None, like: Tensor) -> Tensor:
     """Positives and negatives of each row, [N, 2]."""
-    classes = labels if ref_labels is None else ref_labels
+    labels = labels.to(torch.int64).contiguous()
+    classes = labels if ref_labels is None else ref_labels.to(torch.int64)
     values, counts = classes.unique(return_counts=True)
     if values.shape[0] == 0:
         return like.new_zeros(labels.shape[0], 2)

@@ -74,9 +74,10 @@ def ntxent_loss(
 def _losses(scores: Tensor, positive: Tensor, negative: Tensor, parameters: Parameters) -> Evaluated:
     exponents = scores / parameters[0]
     against = log_sum_exp(exponents, negative)
-    gap = against - exponents
-    losses = torch.where(positive, softplus(gap), 0.0).sum(1)
-    slopes = torch.where(positive, gap.sigmoid(), 0.0).sum(1)
+    counted = positive & negative.any(1, keepdim=True)
+    gap = torch.where(counted, against - exponents, 0.0)
+    losses = torch.where(counted, softplus(gap), 0.0).sum(1)
+    slopes = torch.where(counted, gap.sigmoid(), 0.0).sum(1)
     kept = torch.stack([against[:, 0], torch.zeros_like(losses), losses, slopes], 1)
     return losses[:, None], positive.sum(1, keepdim=True).to(losses.dtype), kept
 

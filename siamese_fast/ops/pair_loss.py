@@ -25,6 +25,7 @@ from siamese_fast.ops._define import Grads, define, differentiable
 from siamese_fast.ops.hardest_pairs import mining_arguments
 
 METRICS = ("euclidean", "sqeuclidean", "cosine", "dot")
+FLOAT32_MAX = torch.finfo(torch.float32).max
 REDUCTIONS = ("none", "mean", "sum", "mean_nonzero")
 
 Parameters = list[float]
@@ -113,10 +114,13 @@ def reduce_rows(losses: Tensor, counts: Tensor, reduction: str) -> Tensor:
 
 
 def finite(name: str, value: float, *, positive: bool = False) -> float:
-    """A parameter of a formula, as a float."""
+    """A parameter of a formula, as a float; a positive one may be a divisor too."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or value != value or value in (float("inf"), float("-inf")) or (positive and value <= 0):
         raise ValueError(f"{name} must be a {'positive ' if positive else ''}finite number, got {value!r}")
+    if abs(value) > FLOAT32_MAX or (positive and 1 / value > FLOAT32_MAX):
+        inverse = f", as must 1 / {name}" if positive else ""
+        raise ValueError(f"{name} must lie in the range of float32{inverse}, got {value!r}")
     return float(value)
 
 

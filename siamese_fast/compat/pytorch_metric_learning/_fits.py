@@ -43,6 +43,10 @@ def shared_reduction(reducer: Any, names: list[str]) -> str | None:
     return found.pop() if len(found) == 1 and not reducer.collect_stats else None
 
 
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def plain(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any) -> bool:
     """Whether the tensors are what the fused operations take; the library says what is wrong with others."""
     rows = [embeddings] if ref_emb is None else [embeddings, ref_emb]

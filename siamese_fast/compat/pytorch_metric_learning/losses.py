@@ -13,6 +13,7 @@ from siamese_fast._extras import require
 from siamese_fast.compat.pytorch_metric_learning._fits import (
     MEAN,
     NON_ZERO,
+    is_number,
     metric_of,
     own_rows,
     plain,
@@ -38,8 +39,14 @@ def _nothing(x: Tensor) -> Tensor:
 
 
 class Fused:
-    """What the fused losses share: when to fuse, and what a batch without pairs gives."""
+    """What the fused losses share: when to fuse, and what a batch without pairs gives.
 
+    Attributes:
+        parameters_of_formula: names of the loss's numbers; tensors among them may be learnt, which only the
+            library's code does.
+    """
+
+    parameters_of_formula: tuple[str, ...]
     distance: Any
     reducer: Any
     embedding_regularizer: Any
@@ -55,7 +62,8 @@ class Fused:
     ) -> Tensor:
         found = None
         every = isinstance(indices_tuple, EveryPair)
-        if labels is not None and plain(embeddings, labels, ref_emb, ref_labels):
+        numbers = all(is_number(getattr(self, name)) for name in self.parameters_of_formula)
+        if labels is not None and numbers and plain(embeddings, labels, ref_emb, ref_labels):
             if indices_tuple is None or every:
                 own = indices_tuple.own if every else own_rows(labels, ref_emb, ref_labels)
                 found = self.over_all(embeddings, labels, ref_emb, ref_labels, own)
@@ -124,6 +132,8 @@ class NTXentLoss(Fused, losses.NTXentLoss):  # type: ignore[misc,name-defined]
         >>> loss = NTXentLoss(temperature=0.1)(embeddings, labels)
     """
 
+    parameters_of_formula = ("temperature",)
+
     def fused(self, operands: tuple[Any, ...], counts: Tensor) -> Tensor | None:
         if reduction_of(self.reducer) != MEAN:
             return None
@@ -140,6 +150,8 @@ class SupConLoss(Fused, losses.SupConLoss):  # type: ignore[misc,name-defined]
         >>> loss = SupConLoss(temperature=0.1)(embeddings, labels)
     """
 
+    parameters_of_formula = ("temperature",)
+
     def fused(self, operands: tuple[Any, ...], counts: Tensor) -> Tensor | None:
         if bool((counts.sum(0) == 0).any()):
             return _nothing(operands[0])
@@ -148,13 +160,18 @@ class SupConLoss(Fused, losses.SupConLoss):  # type: ignore[misc,name-defined]
 
 
 class MultiSimilarityLoss(Fused, losses.MultiSimilarityLoss):  # type: ignore[misc,name-defined]
-    """`pytorch_metric_learning.losses.MultiSimilarityLoss`, fused.
+    """`pytorch_metric_learning.losses.MultiSimilarityLoss`, fused with its default reducer: the library's
+    small losses round to 0, which a mean over non-zero losses leaves out.
 
     Example:
         >>> loss = MultiSimilarityLoss()(embeddings, labels)
     """
 
+    parameters_of_formula = ("alpha", "beta", "base")
+
     def fused(self, operands: tuple[Any, ...], counts: Tensor) -> Tensor | None:
+        if reduction_of(self.reducer) != MEAN:
+            return None
         base = self.base if self.distance.is_inverted else -self.base
         each, _ = self.rows("multi_similarity", [self.alpha, self.beta, base], operands)
         return self.reduced(each[:, 0], operands[0])
@@ -166,6 +183,8 @@ class CircleLoss(Fused, losses.CircleLoss):  # type: ignore[misc,name-defined]
     Example:
         >>> loss = CircleLoss(m=0.4, gamma=80)(embeddings, labels)
     """
+
+    parameters_of_formula = ("m", "gamma")
 
     def fused(self, operands: tuple[Any, ...], counts: Tensor) -> Tensor | None:
         optimum = (self.op, self.on, self.delta_p, self.delta_n)
@@ -181,6 +200,8 @@ class ContrastiveLoss(Fused, losses.ContrastiveLoss):  # type: ignore[misc,name-
     Example:
         >>> loss = ContrastiveLoss(pos_margin=0, neg_margin=1)(embeddings, labels)
     """
+
+    parameters_of_formula = ("pos_margin", "neg_margin")
 
     def fused(self, operands: tuple[Any, ...], counts: Tensor) -> Tensor | None:
         reduction = shared_reduction(self.reducer, ["pos_loss", "neg_loss"])
@@ -199,6 +220,8 @@ class TripletMarginLoss(Fused, losses.TripletMarginLoss):  # type: ignore[misc,n
     Example:
         >>> loss = TripletMarginLoss(margin=0.1)(embeddings, labels, BatchHardMiner()(embeddings, labels))
     """
+
+    parameters_of_formula = ("margin",)
 
     def fused(self, operands: tuple[Any, ...], counts: Tensor) -> Tensor | None:
         reduction = reduction_of(self.reducer)
