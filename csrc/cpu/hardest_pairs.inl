@@ -14,26 +14,6 @@
 //
 // Limit: the fma units, on half the pairs. Blocks of 96 rows waste 2 % at N = 4096 on the diagonal; packing and positives take 3 % each.
 
-// Best negative of each row so far.
-template <class T>
-struct Best {
-  using Int = typename Simd<T>::Int;
-  explicit Best(int64_t rows) : value(rows), index(rows) { clear(rows); }
-  void clear(int64_t rows) {
-    std::fill(value.get(), value.get() + rows, -std::numeric_limits<T>::infinity());
-    std::fill(index.get(), index.get() + rows, Int(-1));
-  }
-  void merge(int64_t row, T v, Int i) {
-    if (i >= 0 && (v > value[row] || (v == value[row] && i < index[row]) || index[row] < 0)) {
-      value[row] = v;
-      index[row] = i;
-    }
-  }
-
-  Buffer<T> value;
-  Buffer<Int> index;
-};
-
 // One side of the product: rows packed for it, half squared norms subtracted from every score (NaN past the end: never a winner), classes.
 template <class T>
 struct MiningSide {

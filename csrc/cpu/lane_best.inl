@@ -33,3 +33,23 @@ class LaneBest {
   Buffer<T> value_;
   Buffer<Int> index_;
 };
+
+// The best of each of some rows, whole: what lanes and threads are folded into. Ties go to the lowest index.
+template <class T>
+struct Best {
+  using Int = typename Simd<T>::Int;
+  explicit Best(int64_t rows) : value(rows), index(rows) { clear(rows); }
+  void clear(int64_t rows) {
+    std::fill(value.get(), value.get() + rows, -std::numeric_limits<T>::infinity());
+    std::fill(index.get(), index.get() + rows, Int(-1));
+  }
+  void merge(int64_t row, T v, Int i) {
+    if (i >= 0 && (v > value[row] || (v == value[row] && i < index[row]) || index[row] < 0)) {
+      value[row] = v;
+      index[row] = i;
+    }
+  }
+
+  Buffer<T> value;
+  Buffer<Int> index;
+};
