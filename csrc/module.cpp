@@ -153,9 +153,9 @@ PYBIND11_MODULE(_native, m) {
   m.def(
       "triplet_loss_backward",
       [](int dtype, int threads, int metric, int hinge, double margin, bool zero_positive, std::int64_t count, std::int64_t depth,
-         std::int64_t x_rows, std::int64_t table_rows, Address grad, Address x, Address positive_table, Address negative_table,
-         Address d_ap, Address d_an, Address anchor, Address positive, Address negative, Address grad_x, Address grad_table,
-         Address grad_positive, Address grad_negative) {
+         std::int64_t x_rows, std::int64_t table_rows, bool one_grad, Address grad, Address x, Address positive_table,
+         Address negative_table, Address d_ap, Address d_an, Address anchor, Address positive, Address negative, Address grad_x,
+         Address grad_table, Address grad_positive, Address grad_negative) {
         kernels().triplet_loss_backward({{Dtype(dtype), threads},
                                          Metric(metric),
                                          Hinge(hinge),
@@ -165,6 +165,7 @@ PYBIND11_MODULE(_native, m) {
                                          depth,
                                          x_rows,
                                          table_rows,
+                                         one_grad,
                                          at(grad),
                                          at(x),
                                          at(positive_table),

@@ -81,14 +81,16 @@ struct TripletLoss : Common {
   void *loss, *d_ap, *d_an, *scale;
 };
 
-// grad [count] is the gradient of each triplet's loss. By index (positive, negative not null): one writer per row of grad_x and grad_table
-// (null when the table is x itself: everything then goes to grad_x). By rows: grad_x, grad_positive, grad_negative [count, depth].
+// grad [count], or [] with one_grad, is the gradient of each triplet's loss. By index (positive, negative not null): one writer per row of
+// grad_x and grad_table (null when the table is x itself: everything then goes to grad_x). By rows: grad_x, grad_positive, grad_negative
+// [count, depth].
 struct TripletLossBackward : Common {
   Metric metric;
   Hinge hinge;
   double margin;
   bool zero_positive;
   std::int64_t count, depth, x_rows, table_rows;
+  bool one_grad;
   const void *grad, *x, *positive_table, *negative_table, *d_ap, *d_an;
   const std::int64_t *anchor, *positive, *negative;
   void *grad_x, *grad_table, *grad_positive, *grad_negative;

@@ -1,7 +1,7 @@
-// The 16-lane code paths of AVX-512 on AVX2 machines: slow, for tests.
+// The 16-lane code paths of AVX-512 on AVX2 machines: slow, for tests; in editable and in-place builds alone.
 #include "headers.h"
 
-#if defined(__x86_64__) && !defined(SIAMESE_FAST_NO_EMULATION)
+#if defined(__x86_64__) && defined(SIAMESE_FAST_EMULATION)
 #pragma GCC optimize("O1")  // 64-byte vectors in 32-byte registers take the optimiser twice as long as all the rest
 #pragma GCC target("avx2,fma,f16c")
 namespace siamese_fast {

@@ -3,28 +3,7 @@
 // lane by lane (one instruction) and folded where the class ends; only the lanes of a vector that holds a border are joined one by one.
 //
 // Limit: scores but the product's are sums over exact differences: two instructions an element for squares, three for the Koch head and
-// manhattan, one for dot.
-
-// Supports sorted by class (stable): support order[n] is the n-th; class c holds start[c] .. start[c + 1] - 1.
-struct SortedSupports {
-  SortedSupports(const int64_t* class_index, int64_t supports, int64_t classes) : order(supports), start(classes + 1), sorted(supports) {
-    std::fill(start.get(), start.get() + classes + 1, int64_t(0));
-    for (int64_t j = 0; j < supports; ++j) {
-      if (class_index[j] < 0 || class_index[j] >= classes) throw std::out_of_range("class_index out of range");
-      ++start[class_index[j] + 1];
-    }
-    for (int64_t c = 0; c < classes; ++c) start[c + 1] += start[c];
-    Buffer<int64_t> next(classes + 1);
-    std::copy(start.get(), start.get() + classes + 1, next.get());
-    for (int64_t j = 0; j < supports; ++j) {
-      const int64_t at = next[class_index[j]]++;
-      order[at] = j;
-      sorted[at] = class_index[j];
-    }
-  }
-  Buffer<int64_t> order, start;
-  Buffer<int64_t> sorted;  // the class of each, in order
-};
+// manhattan, one for dot. The best of large classes needs one (class_best.inl).
 
 template <class Form, class S>
 struct ClassReduction {
@@ -84,12 +63,7 @@ struct ClassReduction {
 
   void run() const {
     const Operands<S> operands = {static_cast<const S*>(p.q), static_cast<const S*>(p.s), p.depth, weight, supports.order.get(), nullptr};
-    // Rows only, since a class's sum has one order of additions; few tasks, since each packs the supports.
-    Split tasks = split<Form, T>(p.queries, 1, p.depth, 1);
-    tasks.row_step = std::min(tasks.row_step, round_up((p.queries + p.threads - 1) / p.threads, Form::rows));
-    tasks.row_tasks = (p.queries + tasks.row_step - 1) / tasks.row_step;
-    tasks.column_step = p.supports;
-    tasks.column_tasks = 1;
+    const Split tasks = class_tasks<Form, T>(p);
     for_tasks<Scratch>(tasks, p.depth, p.threads, [&](int64_t task, Scratch& scratch) {
       const Range rows = tasks.rows(task, p.queries);
       T *lanes = scratch.lanes.get(), *scores = static_cast<T*>(p.scores);
@@ -132,6 +106,7 @@ struct ClassScoresKernel {
     const SortedSupports supports(p.class_index, p.supports, p.classes);
     std::fill(scores, scores + p.queries * p.classes, p.mean ? T(0) : -std::numeric_limits<T>::infinity());
     if (p.queries > 0 && p.supports > 0) {
+      if (serves_best(p)) return ClassBest<S>(p, supports).run();
       switch (p.metric) {
         case Metric::kEuclidean: reduce<SquareDifference>(p, supports, nullptr, T(1), T(0)); break;
         case Metric::kSqEuclidean: reduce<SquareDifference>(p, supports, nullptr, T(-1), T(0)); break;

@@ -13,7 +13,7 @@ std::vector<const Kernels*> available() {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-#if !defined(SIAMESE_FAST_NO_EMULATION)
+#if defined(SIAMESE_FAST_EMULATION)
   if (avx2) sets.push_back(&kEmulated16Kernels);
 #endif
   if (avx2) sets.push_back(&kAvx2Kernels);

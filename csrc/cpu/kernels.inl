@@ -37,6 +37,8 @@ void by_dtype(const P& p) {
 #include "exact_mining.inl"
 #include "hardest_pairs.inl"
 #include "nearest_support.inl"
+#include "sorted_supports.inl"
+#include "class_best.inl"
 #include "class_scores.inl"
 #include "limits.inl"
 #include "exponentials.inl"

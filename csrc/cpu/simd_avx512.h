@@ -44,6 +44,7 @@ struct Simd<float> {
 
   static V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
   static V max(V a, V b) { return _mm512_max_ps(a, b); }
+  static V min(V a, V b) { return _mm512_min_ps(a, b); }
   static V abs(V a) { return _mm512_abs_ps(a); }
   static V sign(V a) { return _mm512_fixupimm_ps(a, a, _mm512_set1_epi32(static_cast<int>(0xA9A9A888u)), 0); }
   static V sqrt(V v) { return _mm512_sqrt_ps(v); }
@@ -80,6 +81,7 @@ struct Simd<float> {
     for (int i = 0; i < lanes; ++i) rows[i] = t[i];
   }
   static float sum(V v) { return _mm512_reduce_add_ps(v); }
+  static float largest(V v) { return _mm512_reduce_max_ps(v); }
   static unsigned greater(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
   static VI set1(Int x) { return _mm512_set1_epi32(x); }
   static VI load(const Int* p) { return _mm512_loadu_si512(p); }
@@ -143,6 +145,7 @@ struct Simd<double> {
 
   static V fma(V a, V b, V c) { return _mm512_fmadd_pd(a, b, c); }
   static V max(V a, V b) { return _mm512_max_pd(a, b); }
+  static V min(V a, V b) { return _mm512_min_pd(a, b); }
   static V abs(V a) { return _mm512_abs_pd(a); }
   static V sign(V a) { return _mm512_fixupimm_pd(a, a, _mm512_set1_epi64(0xA9A9A888), 0); }
   static V sqrt(V v) { return _mm512_sqrt_pd(v); }
@@ -168,6 +171,7 @@ struct Simd<double> {
     }
   }
   static double sum(V v) { return _mm512_reduce_add_pd(v); }
+  static double largest(V v) { return _mm512_reduce_max_pd(v); }
   static unsigned greater(V a, V b) { return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ); }
   static VI set1(Int x) { return _mm512_set1_epi64(x); }
   static VI load(const Int* p) { return _mm512_loadu_si512(p); }

@@ -94,6 +94,7 @@ struct Simd {
   static void fence() {}
   static V fma(V a, V b, V c) { return a * b + c; }
   static V max(V a, V b) { return a > b ? a : b; }
+  static V min(V a, V b) { return a < b ? a : b; }
   static V abs(V a) { return a < 0 ? -a : a; }
   static V sign(V a) { return __builtin_convertvector((a < 0) - (a > 0), V); }
   static V sqrt(V v) {
@@ -106,6 +107,11 @@ struct Simd {
     for (int half = lanes / 2; half > 0; half /= 2)
       for (int i = 0; i < half; ++i) v[i] += v[i + half];
     return v[0];
+  }
+  static T largest(V v) {
+    T best = v[0];
+    for (int i = 1; i < lanes; ++i) best = v[i] > best ? v[i] : best;
+    return best;
   }
   static void transpose(V (&rows)[lanes]) {
     for (int i = 0; i < lanes; ++i)

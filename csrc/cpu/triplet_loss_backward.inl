@@ -17,7 +17,7 @@ struct Coefficients {
 template <Metric M, class T>
 inline Coefficients<T> triplet_coefficients(const TripletLossBackward& p, int64_t t, bool has_positive, bool has_negative) {
   const T d_ap = static_cast<const T*>(p.d_ap)[t], d_an = static_cast<const T*>(p.d_an)[t];
-  const T slope = static_cast<const T*>(p.grad)[t] * triplet_slope(p.hinge, d_ap - d_an + static_cast<T>(p.margin));
+  const T slope = static_cast<const T*>(p.grad)[p.one_grad ? 0 : t] * triplet_slope(p.hinge, d_ap - d_an + static_cast<T>(p.margin));
   if (slope != slope) return {slope, slope};
   if (!has_negative || !(has_positive || p.zero_positive)) return {T(0), T(0)};
   return {has_positive ? distance_factor<M>(slope, d_ap) : T(0), distance_factor<M>(-slope, d_an)};

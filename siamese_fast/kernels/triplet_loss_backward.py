@@ -151,7 +151,7 @@ def _upstream(
 ) -> tuple[Tensor, Tensor, Tensor]:
     compute = compute_dtype(x.dtype)
     return (
-        checked("grad", grad, compute, (count,), x),
+        checked("grad", grad if grad.dim() else grad.expand(count).contiguous(), compute, (count,), x),
         checked("d_ap", d_ap, compute, (count,), x),
         checked("d_an", d_an, compute, (count,), x),
     )

@@ -167,9 +167,8 @@ def _backward(
 ) -> None:
     x, positives, negatives = rows
     compute = compute_dtype(x.dtype)
-    grad, d_ap, d_an = (
-        operand(*named, compute, (count,)) for named in (("grad", grad), ("d_ap", d_ap), ("d_an", d_an))
-    )
+    grad = operand("grad", grad, compute, (count,) if grad.dim() else ())
+    d_ap, d_an = operand("d_ap", d_ap, compute, (count,)), operand("d_an", d_an, compute, (count,))
     extension.triplet_loss_backward(
         DTYPE[x.dtype],
         threads(),
@@ -181,6 +180,7 @@ def _backward(
         x.shape[1],
         x.shape[0],
         positives.shape[0],
+        grad.dim() == 0,
         grad.data_ptr(),
         x.data_ptr(),
         positives.data_ptr(),

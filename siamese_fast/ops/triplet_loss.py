@@ -82,17 +82,20 @@ def batch_hard_triplet_loss(
         x, ref = metrics.unit_rows(x), None if ref is None else metrics.unit_rows(ref)
     positive, negative = mine(x, labels, ref, ref_labels, self_index, metric)
     zero_positive = no_triplet == "zero_positive"
-    valid = negative >= 0 if zero_positive else (positive >= 0) & (negative >= 0)
-    if no_triplet == "error" and not bool(valid.all()):
-        missing = int((~valid).sum())
-        raise ValueError(
-            f"no_triplet is 'error', and {missing} of {x.shape[0]} anchors have no positive or no negative"
-        )
+    if no_triplet == "error":
+        missing = int((~_took_part(positive, negative, zero_positive)).sum())
+        if missing:
+            anchors = f"{missing} of {x.shape[0]} anchors"
+            raise ValueError(f"no_triplet is 'error', and {anchors} have no positive or no negative")
     hinge = "softplus" if smooth or margin is None else "relu"
     loss: Tensor = _apply(
         x, ref, None, positive, negative, float(margin or 0.0), metric, hinge, reduction, zero_positive
     )[0]
-    return (loss, valid) if return_valid else loss
+    return (loss, _took_part(positive, negative, zero_positive)) if return_valid else loss
+
+
+def _took_part(positive: Tensor, negative: Tensor, zero_positive: bool) -> Tensor:
+    return negative >= 0 if zero_positive else (positive >= 0) & (negative >= 0)
 
 
 def triplet_loss(
@@ -253,7 +256,9 @@ def _backward(
     hinge: str,
     zero_positive: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of x and of ref (empty without one); `grad` [T] is the gradient of each triplet's loss."""
+    """Gradients of x and of ref (empty without one); `grad` [T], or [] for all alike, is the gradient of a
+    triplet's loss.
+    """
     table = x if ref is None else ref
     rows = _select(x, anchor)
     has_positive, has_negative = positive >= 0, negative >= 0
@@ -304,7 +309,7 @@ _backward_op = define(
 def _gradients(grad: Tensor, inputs: tuple[object, ...], tape: tuple[Tensor, ...]) -> Grads:
     x, ref, anchor, positive, negative, margin, metric, hinge, reduction, zero_positive = inputs
     d_ap, d_an, scale = tape
-    each = (grad if reduction == "none" else (grad * scale).expand(d_ap.shape)).contiguous()
+    each = grad if reduction == "none" else grad * scale
     grad_x, grad_ref = _backward_op(
         each, x, ref, anchor, positive, negative, d_ap, d_an, margin, metric, hinge, zero_positive
     )

@@ -88,7 +88,7 @@ def _backward(
     hinge: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     a, p, n = anchor.to(grad.dtype), positive.to(grad.dtype), negative.to(grad.dtype)
-    slope = (grad * hinge_slopes(d_ap, d_an, margin, hinge))[:, None]
+    slope = (grad * hinge_slopes(d_ap, d_an, margin, hinge))[:, None]  # grad [T], or [] for all alike
     pull = slope * metrics.distance_gradient(a, p, d_ap, metric)
     push = -slope * metrics.distance_gradient(a, n, d_an, metric)
     grad_p, grad_n = (-slope * a, slope * a) if metric == "dot" else (-pull, -push)
@@ -114,7 +114,7 @@ _backward_op = define(
 def _gradients(grad: Tensor, inputs: tuple[object, ...], tape: tuple[Tensor, ...]) -> Grads:
     anchor, positive, negative, margin, metric, hinge, reduction = inputs
     d_ap, d_an, scale = tape
-    each = (grad if reduction == "none" else (grad * scale).expand(d_ap.shape)).contiguous()
+    each = grad if reduction == "none" else grad * scale
     return (*_backward_op(each, anchor, positive, negative, d_ap, d_an, margin, metric, hinge), *(None,) * 4)
 
 
