@@ -329,29 +329,32 @@ PYBIND11_MODULE(_native, m) {
                                       at(grad_ref)});
       },
       nogil);
-  m.def(
-      "batch_all",
-      [](int dtype, int threads, int metric, bool self, double margin, std::int64_t rows, std::int64_t ref_rows, std::int64_t depth,
-         Address x, Address ref, Address labels, Address ref_labels, Address self_index, Address weight, Address losses, Address counts,
-         Address grad_x, Address grad_ref) {
-        kernels().batch_all({{{Dtype(dtype), threads},
-                              PairFormula(0),
-                              Metric(metric),
-                              self,
-                              {margin},
-                              rows,
-                              ref_rows,
-                              depth,
-                              at(x),
-                              at(ref),
-                              at<Index>(labels),
-                              at<Index>(ref_labels),
-                              at<Index>(self_index)},
-                             at(weight),
-                             at(losses),
-                             at(counts),
-                             at(grad_x),
-                             at(grad_ref)});
-      },
-      nogil);
+  const auto triplets = [](auto kernel) {
+    return [kernel](int dtype, int threads, int metric, bool self, double margin, int hinge, std::int64_t rows, std::int64_t ref_rows,
+                    std::int64_t depth, Address x, Address ref, Address labels, Address ref_labels, Address self_index, Address weight,
+                    Address losses, Address counts, Address sums, Address grad_x, Address grad_ref) {
+      (kernels().*kernel)({{{Dtype(dtype), threads},
+                            PairFormula(0),
+                            Metric(metric),
+                            self,
+                            {margin},
+                            rows,
+                            ref_rows,
+                            depth,
+                            at(x),
+                            at(ref),
+                            at<Index>(labels),
+                            at<Index>(ref_labels),
+                            at<Index>(self_index)},
+                           at(weight),
+                           at(losses),
+                           at(counts),
+                           at(sums),
+                           at(grad_x),
+                           at(grad_ref),
+                           Hinge(hinge)});
+    };
+  };
+  m.def("batch_all", triplets(&Kernels::batch_all), nogil);
+  m.def("semi_hard", triplets(&Kernels::semi_hard), nogil);
 }

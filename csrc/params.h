@@ -186,11 +186,13 @@ struct PairLossBackward : Pairs {
   void *grad_x, *grad_ref;
 };
 
-// losses and counts [rows] of every triplet; parameter[0] is the margin. With grad_x not null, the gradient of the sum of weight [rows]
+// losses and counts [rows] of every triplet, or every semi-hard one, and sums [2, rows] of the scores of positives and of negatives;
+// parameter[0] is the margin. With grad_x not null, the gradient of the sum of weight [rows]
 // times losses (weight may be null: ones); grad_ref is null with `self`. `formula` is not read.
 struct BatchAllTriplets : Pairs {
   const void* weight;
-  void *losses, *counts, *grad_x, *grad_ref;
+  void *losses, *counts, *sums, *grad_x, *grad_ref;
+  Hinge hinge;
 };
 
 }  // namespace siamese_fast

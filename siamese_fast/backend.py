@@ -34,7 +34,7 @@ _ROOMS = (
     "hardest_pairs",
     "support",
     "pair_loss",
-    "batch_all",
+    "triplet_sums",
 )
 _NATIVE: dict[str, Callable[..., Any]] = {}
 # Which Triton kernels there are, by room: known without importing triton.

@@ -201,9 +201,9 @@ def test_batch_all_by_rows_is_scaled_or_done_again(native_room: str) -> None:
 
 def test_batch_all_without_gradients_returns_tensors_of_their_own(native_room: str) -> None:
     labels = torch.arange(8) % 2
-    run = torch.ops.siamese_fast.batch_all
-    outputs = run(torch.randn(8, 3), labels, None, None, None, 0.2, "euclidean", False)
-    assert len({id(output) for output in outputs}) == 4
+    run = torch.ops.siamese_fast.triplet_sums
+    outputs = run(torch.randn(8, 3), labels, None, None, None, 0.2, "euclidean", "all", "relu", False)
+    assert len({id(output) for output in outputs}) == 5
 
 
 def test_with_one_positive_and_one_negative_every_triplet_is_the_hardest(room: str) -> None:

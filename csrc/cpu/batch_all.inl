@@ -4,7 +4,8 @@
 //     d / ds_an = the number of thresholds below s_an        d / ds_ap = -(the number of negatives above t_p)
 //
 // One pass over the scores gives the sum, the count and the gradient, without a look at triplets. The gradient is that of the sum of
-// weight_a loss_a; its dense part is a product with the rows, as in pair_gradient.inl.
+// weight_a loss_a; its dense part is a product with the rows, as in pair_gradient.inl. The soft margin, softplus(s_an - t_p), is summed in the
+// same pass over every threshold of a row, be they few or many.
 //
 // Few positives (at most kFew an anchor): thresholds of all anchors are kept, and each is compared with a vector of scores; a batch against
 // itself visits blocks on and above the diagonal only, where a score serves both of its rows. Many: anchors come strip by strip, their
@@ -14,128 +15,118 @@
 constexpr int64_t kFew = 16;
 
 template <class T>
-class BatchAll {
-  using L = Simd<T>;
-  using V = typename L::V;
-  static constexpr int64_t kSide = PairBlocks<T>::kSide, kPitch = PairBlocks<T>::kPitch;
+class BatchAll : TripletBlocks<T> {
+  using Base = TripletBlocks<T>;
+  using typename Base::L;
+  using typename Base::V;
+  using Base::kSide, Base::kPitch, Base::p_, Base::margin_, Base::blocks_, Base::sums_, Base::most_, Base::gradient_, Base::slot,
+      Base::for_rows, Base::kappa, Base::add_gradient, Base::add_scores, Base::for_mirrored, Base::for_positives;
 
  public:
-  explicit BatchAll(const BatchAllTriplets& p)
-      : p_(p), margin_(static_cast<T>(p.parameter[0])), blocks_(p), sums_(3, p.rows), kappa_(kSide * kPitch) {
-    if (p.grad_x != nullptr) gradient_.reset(new PairGradient<T>(blocks_));
-    std::memset(kappa_.get(), 0, static_cast<std::size_t>(kSide * kPitch) * sizeof(T));
-    std::fill(sums_(0), sums_(0) + 2 * sums_.stride, T(0));
-    const T* weight = static_cast<const T*>(p.weight);
-    for (int64_t i = 0; i < p.rows; ++i) sums_(2)[i] = weight != nullptr ? weight[blocks_.row(i)] : T(1);
-    for (int64_t i = 0; i < p.rows; ++i) most_ = std::max(most_, blocks_.positives(i));
-  }
+  explicit BatchAll(const BatchAllTriplets& p) : Base(p) {}
 
   void run() {
-    most_ <= kFew ? few() : many();
-    for (int64_t i = 0; i < p_.rows; ++i) {
-      static_cast<T*>(p_.losses)[blocks_.row(i)] = sums_(0)[i];
-      static_cast<T*>(p_.counts)[blocks_.row(i)] = sums_(1)[i];
-    }
-    if (gradient_) gradient_->write(p_.grad_x, p_.grad_ref);
+    if (most_ <= kFew)
+      few();
+    else
+      p_.hinge == Hinge::kSoftplus ? soft_strips() : many();
+    this->write();
   }
 
  private:
-  // Which of the thresholds of row i belongs to column j of its class.
-  int64_t slot(int64_t i, int64_t j) const {
-    const int64_t own = blocks_.own[i];
-    return j - blocks_.begin[i] - (own >= blocks_.begin[i] && own < j);
-  }
+  // Thresholds and the slopes of the negatives above each, by slot and row; the rows are all, or those of a strip.
 
-  template <class F>
-  void for_rows(Range rows, F&& f) const {
-    for_chunks(
-        rows.end - rows.begin, p_.threads,
-        [&](int64_t, int64_t first, int64_t last) {
-          for (int64_t i = rows.begin + first; i < rows.begin + last; ++i) f(i);
-        },
-        32);
-  }
-
-  T* kappa(Range rows, Range columns, int64_t i, int64_t j) const { return kappa_.get() + PairBlocks<T>::offset(rows, columns, i, j); }
-
-  void add_gradient(Range rows, Range columns, bool both) {
-    if (blocks_.euclidean)
-      for_rows(rows, [&](int64_t i) {
-        const T* s = blocks_.at(rows, columns, i, columns.begin);
-        T* k = kappa(rows, columns, i, columns.begin);
-        for_lanes<T>(columns.end - columns.begin, [&](int64_t j, int n) {
-          store_lanes<T>(k, j, n, through_metric<T>(p_.metric, load_lanes<T>(k, j, n), load_lanes<T>(s, j, n)));
-        });
-      });
-    gradient_->add(kappa_.get(), rows, columns, both);
-  }
-
-  // Few: thresholds and how many negatives are above each, by slot and row.
-
-  bool mirrored(Range rows, Range columns) const { return p_.self && rows.begin != columns.begin; }
+  bool mirrored(Range rows, Range columns) const { return mirror_ && rows.begin != columns.begin; }
 
   void few() {
-    thresholds_.reset(new Fields<T>(static_cast<int>(most_), p_.rows));
-    above_.reset(new Fields<T>(static_cast<int>(most_), p_.rows));
+    mirror_ = p_.self;
+    allocate(p_.rows);
+    compare([&](bool only_positives, auto&& f) { blocks_.for_blocks(only_positives, f); });
+  }
+
+  void soft_strips() {
+    allocate(kSide);
+    for (int64_t first = 0; first < p_.rows; first += kSide) {
+      const Range rows = blocks_.strip(first);
+      base_ = first;
+      compare([&](bool only_positives, auto&& f) { blocks_.for_strip(rows, 0, only_positives, f); });
+    }
+  }
+
+  void allocate(int64_t rows) {
+    thresholds_.reset(new Fields<T>(static_cast<int>(most_), rows));
+    above_.reset(new Fields<T>(static_cast<int>(most_), rows));
+  }
+
+  template <class Visit>
+  void compare(Visit&& visit) {
     const int64_t size = most_ * thresholds_->stride;
     std::fill((*thresholds_)(0), (*thresholds_)(0) + size, std::numeric_limits<T>::infinity());
     std::fill((*above_)(0), (*above_)(0) + size, T(0));
-    blocks_.for_blocks(true, [&](Range rows, Range columns) {
+    visit(true, [&](Range rows, Range columns) {
       for_positives(rows, columns, [&](int64_t i, int64_t j, T* s) {
-        threshold(i, j) = *s - margin_;
-        if (mirrored(rows, columns)) threshold(j, i) = *s - margin_;
+        *threshold(slot(i, j), i) = *s - margin_;
+        if (mirrored(rows, columns)) *threshold(slot(j, i), j) = *s - margin_;
       });
     });
-    blocks_.for_blocks(false, [&](Range rows, Range columns) {
+    visit(false, [&](Range rows, Range columns) {
+      add_scores(rows, columns, mirrored(rows, columns));
       for_rows(rows, [&](int64_t i) { few_of_row(rows, columns, i); });
-      if (mirrored(rows, columns)) few_of_columns(rows, columns);
+      if (mirrored(rows, columns))
+        for_mirrored(rows, columns, [&](int64_t j, int n, int64_t split) { few_of_lanes(rows, columns, j, n, split); });
       if (gradient_) add_gradient(rows, columns, true);
     });
     if (!gradient_) return;
-    blocks_.for_blocks(true, [&](Range rows, Range columns) {
+    visit(true, [&](Range rows, Range columns) {
       for_rows(rows, [&](int64_t i) {
         T* k = kappa(rows, columns, i, columns.begin);
         std::fill(k, k + (columns.end - columns.begin), T(0));
       });
       for_positives(rows, columns, [&](int64_t i, int64_t j, T*) {
-        const T of_column = p_.self ? sums_(2)[j] * (*above_)(static_cast<int>(slot(j, i)))[j] : T(0);
-        *kappa(rows, columns, i, j) = -(sums_(2)[i] * (*above_)(static_cast<int>(slot(i, j)))[i] + of_column);
+        const T of_column = mirror_ ? sums_(2)[j] * *above(slot(j, i), j) : T(0);
+        *kappa(rows, columns, i, j) = -(sums_(2)[i] * *above(slot(i, j), i) + of_column);
       });
-      add_gradient(rows, columns, !p_.self || mirrored(rows, columns));
+      add_gradient(rows, columns, !mirror_ || mirrored(rows, columns));
     });
   }
 
-  T& threshold(int64_t i, int64_t j) const { return (*thresholds_)(static_cast<int>(slot(i, j)))[i]; }
+  T* threshold(int64_t slot, int64_t i) const { return (*thresholds_)(static_cast<int>(slot)) + (i - base_); }
+  T* above(int64_t slot, int64_t i) const { return (*above_)(static_cast<int>(slot)) + (i - base_); }
 
-  // f(i, j, score) for every positive of a block, one row after the other.
+  // Calls f(first, an integral constant of how many, whether soft) for thresholds four at a time: as many as registers hold beside their
+  // counts. Exponentials need the registers themselves.
   template <class F>
-  void for_positives(Range rows, Range columns, F&& f) const {
-    for (int64_t i = rows.begin; i < rows.end; ++i)
-      blocks_.for_segments(i, columns, [&](int64_t begin, int64_t end, bool positive) {
-        for (int64_t j = begin; positive && j < end; ++j) f(i, j, blocks_.at(rows, columns, i, j));
-      });
-  }
-
-  // Calls f(first, an integral constant of how many) for thresholds four at a time: as many as registers hold beside their counts.
-  template <class F>
-  static void by_four(int64_t count, F&& f) {
+  void by_four(int64_t count, F&& f) const {
     int64_t t = 0;
-    for (; t + 4 <= count; t += 4) f(static_cast<int>(t), std::integral_constant<int, 4>{});
-    if (count - t == 3) f(static_cast<int>(t), std::integral_constant<int, 3>{});
-    if (count - t == 2) f(static_cast<int>(t), std::integral_constant<int, 2>{});
-    if (count - t == 1) f(static_cast<int>(t), std::integral_constant<int, 1>{});
+    if (p_.hinge == Hinge::kSoftplus) {
+      for (; t < count; ++t) f(t, std::integral_constant<int, 1>{}, std::true_type{});
+      return;
+    }
+    for (; t + 4 <= count; t += 4) f(t, std::integral_constant<int, 4>{}, std::false_type{});
+    if (count - t == 3) f(t, std::integral_constant<int, 3>{}, std::false_type{});
+    if (count - t == 2) f(t, std::integral_constant<int, 2>{}, std::false_type{});
+    if (count - t == 1) f(t, std::integral_constant<int, 1>{}, std::false_type{});
   }
 
-  // Adds to sum and above what score - limit gives for each limit; returns how many limits each score passes.
-  template <int Q>
-  static V pass(V score, const V (&limit)[Q], V& sum, V (&above)[Q], int n) {
+  // Adds the losses of score - limit to `sum`, their slopes to `slopes` of each limit, and how many are above 0 to `number`; returns the
+  // slopes of the scores.
+  template <bool kSoft, int Q>
+  static V pass(V score, const V (&limit)[Q], V& sum, V (&slopes)[Q], V& number, int n) {
+    const V one = L::set1(T(1));
     V passed = L::zero();
 #pragma GCC unroll 4
     for (int q = 0; q < Q; ++q) {
-      const V gap = first_lanes(score - limit[q], n, T(0)), one = gap > L::zero() ? L::set1(T(1)) : L::zero();
-      sum += L::max(L::zero(), gap);
-      above[q] += one;
-      passed += one;
+      const V gap = first_lanes(score - limit[q], n, -std::numeric_limits<T>::infinity());
+      V loss = L::max(L::zero(), gap), slope = gap > L::zero() ? one : L::zero();
+      if constexpr (kSoft) {
+        const V e = exp_lanes<T>(-L::abs(gap));
+        loss += log_of_one_plus_lanes<T>(e);
+        slope = (gap < L::zero() ? e : one) / (one + e);
+        number += loss > L::zero() ? one : L::zero();
+      }
+      sum += loss;
+      slopes[q] += slope;
+      passed += slope;
     }
     return passed;
   }
@@ -148,20 +139,20 @@ class BatchAll {
       if (positive) return;
       const T* s = blocks_.at(rows, columns, i, begin);
       T* k = row + (begin - columns.begin);
-      by_four(blocks_.positives(i), [&](int t, auto count) {
+      by_four(blocks_.positives(i), [&](int64_t t, auto count, auto soft) {
         constexpr int Q = decltype(count)::value;
-        V limit[Q], above[Q], sum = L::zero(), number = L::zero();
+        V limit[Q], slopes[Q], sum = L::zero(), number = L::zero();
         for (int q = 0; q < Q; ++q) {
-          limit[q] = L::set1((*thresholds_)(t + q)[i]);
-          above[q] = L::zero();
+          limit[q] = L::set1(*threshold(t + q, i));
+          slopes[q] = L::zero();
         }
         for_lanes<T>(end - begin, [&](int64_t j, int n) {
-          const V passed = pass<Q>(load_lanes<T>(s, j, n), limit, sum, above, n);
+          const V passed = pass<decltype(soft)::value>(load_lanes<T>(s, j, n), limit, sum, slopes, number, n);
           store_lanes<T>(k, j, n, L::fma(passed, weight, load_lanes<T>(k, j, n)));
         });
         for (int q = 0; q < Q; ++q) {
-          (*above_)(t + q)[i] += L::sum(above[q]);
-          number += above[q];
+          *above(t + q, i) += L::sum(slopes[q]);
+          if (!decltype(soft)::value) number += slopes[q];
         }
         sums_(0)[i] += L::sum(sum);
         sums_(1)[i] += L::sum(number);
@@ -169,39 +160,26 @@ class BatchAll {
     });
   }
 
-  // The columns of a block above the diagonal as anchors; its rows from `first_positive` on are positives of columns before
-  // `last_positive`.
-  void few_of_columns(Range rows, Range columns) const {
-    int64_t first_positive, last_positive;
-    blocks_.shared_class(rows, columns, first_positive, last_positive);
-    const auto strip = [&](int64_t begin, int64_t end, int64_t stop) {
-      for_chunks(
-          end - begin, p_.threads,
-          [&](int64_t, int64_t first, int64_t last) { few_of_lanes(rows, columns, begin + first, static_cast<int>(last - first), stop); },
-          L::lanes);
-    };
-    strip(columns.begin, last_positive, first_positive);
-    strip(last_positive, columns.end, rows.end);
-  }
-
-  void few_of_lanes(Range rows, Range columns, int64_t j, int n, int64_t stop) const {
+  // The columns of a block above the diagonal as anchors, n from j on; its rows before `split` are negatives.
+  void few_of_lanes(Range rows, Range columns, int64_t j, int n, int64_t split) const {
     const V weight = L::load(sums_(2) + j);
     const T* s = blocks_.at(rows, columns, rows.begin, j);
     T* k = kappa(rows, columns, rows.begin, j);
-    by_four(most_, [&](int t, auto count) {
+    by_four(most_, [&](int64_t t, auto count, auto soft) {
       constexpr int Q = decltype(count)::value;
-      V limit[Q], above[Q], sum = L::zero(), number = L::zero();
+      V limit[Q], slopes[Q], sum = L::zero(), number = L::zero();
       for (int q = 0; q < Q; ++q) {
-        limit[q] = L::load((*thresholds_)(t + q) + j);
-        above[q] = L::zero();
+        limit[q] = L::load(threshold(t + q, j));
+        slopes[q] = L::zero();
       }
-      for (int64_t r = 0; r < (stop - rows.begin) * kPitch; r += kPitch) {
-        const V value = L::fma(pass<Q>(L::load(s + r), limit, sum, above, L::lanes), weight, L::load(k + r));
+      for (int64_t r = 0; r < (split - rows.begin) * kPitch; r += kPitch) {
+        const V passed = pass<decltype(soft)::value>(L::load(s + r), limit, sum, slopes, number, L::lanes);
+        const V value = L::fma(passed, weight, L::load(k + r));
         n == L::lanes ? L::store(k + r, value) : L::store(k + r, value, n);
       }
       for (int q = 0; q < Q; ++q) {
-        L::store((*above_)(t + q) + j, L::load((*above_)(t + q) + j) + above[q], n);
-        number += above[q];
+        L::store(above(t + q, j), L::load(above(t + q, j)) + slopes[q], n);
+        if (!decltype(soft)::value) number += slopes[q];
       }
       L::store(sums_(0) + j, L::load(sums_(0) + j) + sum, n);
       L::store(sums_(1) + j, L::load(sums_(1) + j) + number, n);
@@ -222,6 +200,7 @@ class BatchAll {
       });
       for_rows(rows, [&](int64_t i) { sort_thresholds(limits.get() + at(i), prefix.get() + at(i), ranks.get() + at(i), i); });
       blocks_.for_strip(rows, 0, false, [&](Range, Range columns) {
+        add_scores(rows, columns, false);
         for_rows(rows, [&](int64_t i) { many_of_row(rows, columns, i, limits.get() + at(i), prefix.get() + at(i), ranks.get() + at(i)); });
       });
       for_rows(rows, [&](int64_t i) { count_above(ranks.get() + at(i), i); });
@@ -300,13 +279,8 @@ class BatchAll {
     });
   }
 
-  const BatchAllTriplets& p_;
-  const T margin_;
-  PairBlocks<T> blocks_;
-  Fields<T> sums_;  // loss, count, weight
-  Buffer<T> kappa_;
-  int64_t most_ = 0;  // positives of an anchor
-  std::unique_ptr<PairGradient<T>> gradient_;
+  bool mirror_ = false;  // whether a block serves its columns as anchors too
+  int64_t base_ = 0;
   std::unique_ptr<Fields<T>> thresholds_, above_;
 };
 

@@ -31,6 +31,7 @@ struct Kernels {
   void (*pair_loss)(const PairLoss&);
   void (*pair_loss_backward)(const PairLossBackward&);
   void (*batch_all)(const BatchAllTriplets&);
+  void (*semi_hard)(const BatchAllTriplets&);
 };
 
 extern const Kernels kScalarKernels;

@@ -50,7 +50,9 @@ void by_dtype(const P& p) {
 #include "pair_losses/multi_similarity.inl"
 #include "pair_losses/circle.inl"
 #include "pair_loss.inl"
+#include "triplet_blocks.inl"
 #include "batch_all.inl"
+#include "semi_hard.inl"
 
 constexpr Kernels kernel_table(const char* name) {
   return {name,
@@ -73,5 +75,6 @@ constexpr Kernels kernel_table(const char* name) {
           probe_elements,
           pair_loss,
           pair_loss_backward,
-          batch_all};
+          batch_all,
+          semi_hard};
 }

@@ -42,6 +42,32 @@ class PairGradient {
     if (both) add_products<T, 1, kPitch>(kappa, x_, rows, self_ ? x_sums_ : y_sums_, columns, threads);
   }
 
+  // The same for coefficients one by one, zeros left out; every panel of the rows has one writer.
+  struct Coefficient {
+    int64_t i, j;
+    T kappa;
+  };
+  void add_few(const Coefficient* item, int64_t count) {
+    const WeightedRows<T>&y = self_ ? x_ : y_, &y_sums = self_ ? x_sums_ : y_sums_;
+    T* y_total = (self_ ? x_total_ : y_total_).get();
+    for (int64_t n = 0; n < count; ++n) {
+      if (item[n].kappa == T(0)) continue;
+      x_total_[item[n].i] += item[n].kappa;
+      y_total[item[n].j] += item[n].kappa;
+    }
+    for_chunks(
+        x_.panels, blocks_.pairs.threads,
+        [&](int64_t p, int64_t, int64_t) {
+          for (int64_t n = 0; n < count; ++n) {
+            const auto [i, j, kappa] = item[n];
+            if (kappa == T(0)) continue;
+            add_row(kappa, y.at(p, j), x_sums_.at(p, i));
+            add_row(kappa, x_.at(p, i), y_sums.at(p, j));
+          }
+        },
+        1);
+  }
+
   void write(void* grad_x, void* grad_ref) const {
     write_rows(
         x_sums_, x_total_.get(), blocks_.pairs.rows, [&](int64_t i) { return blocks_.x(i); }, [&](int64_t i) { return blocks_.row(i); },
@@ -53,6 +79,10 @@ class PairGradient {
   }
 
  private:
+  static void add_row(T kappa, const T* row, T* sum) {
+    for (int v = 0; v < kColumns<T>; v += L::lanes) L::store(sum + v, L::fma(L::set1(kappa), L::load(row + v), L::load(sum + v)));
+  }
+
   void add_totals(const T* kappa, Range rows, Range columns, bool both) {
     const int64_t width = columns.end - columns.begin;
     for_chunks(

@@ -10,6 +10,7 @@ from siamese_fast.losses.pairs import (
     ContrastiveLoss,
     MultiSimilarityLoss,
     NTXentLoss,
+    SemiHardTripletLoss,
     SupConLoss,
 )
 from siamese_fast.losses.triplets import BatchHardTripletLoss, TripletLoss
@@ -24,6 +25,7 @@ __all__ = [
     "KochSoftmaxLoss",
     "MultiSimilarityLoss",
     "NTXentLoss",
+    "SemiHardTripletLoss",
     "SupConLoss",
     "TripletLoss",
 ]

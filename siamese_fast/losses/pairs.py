@@ -194,7 +194,7 @@ class BatchAllTripletLoss(PairLoss):
     """Every triplet of the batch, exactly, without a list of them.
 
     Args:
-        margin, metric, normalize, reduction: as in `ops.batch_all_triplet_loss`.
+        margin, metric, normalize, smooth, reduction: as in `ops.batch_all_triplet_loss`.
 
     Source: Hermans, Beyer, Leibe, "In Defense of the Triplet Loss for Person Re-Identification" (2017).
 
@@ -205,12 +205,50 @@ class BatchAllTripletLoss(PairLoss):
 
     def __init__(
         self,
-        margin: float = 0.2,
+        margin: float | None = 0.2,
         *,
         metric: PairMetric = "euclidean",
         normalize: bool = False,
+        smooth: bool = False,
         reduction: str = "mean_nonzero",
     ) -> None:
         super().__init__(
-            ops.batch_all_triplet_loss, margin=margin, metric=metric, normalize=normalize, reduction=reduction
+            ops.batch_all_triplet_loss,
+            margin=margin,
+            metric=metric,
+            normalize=normalize,
+            smooth=smooth,
+            reduction=reduction,
+        )
+
+
+class SemiHardTripletLoss(PairLoss):
+    """Every anchor and positive with the nearest negative that is farther than the positive.
+
+    Args:
+        margin, metric, normalize, smooth, reduction: as in `ops.semi_hard_triplet_loss`.
+
+    Source: Schroff, Kalenichenko, Philbin, "FaceNet" (2015).
+
+    Example:
+        >>> loss = SemiHardTripletLoss(margin=0.2, normalize=True)(encoder(images), labels)
+        >>> loss.backward()
+    """
+
+    def __init__(
+        self,
+        margin: float | None = 0.2,
+        *,
+        metric: PairMetric = "euclidean",
+        normalize: bool = False,
+        smooth: bool = False,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(
+            ops.semi_hard_triplet_loss,
+            margin=margin,
+            metric=metric,
+            normalize=normalize,
+            smooth=smooth,
+            reduction=reduction,
         )

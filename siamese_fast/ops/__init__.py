@@ -11,6 +11,7 @@ from siamese_fast.ops.l1_similarity_matrix import l1_similarity_matrix
 from siamese_fast.ops.multi_similarity_loss import multi_similarity_loss
 from siamese_fast.ops.nearest_support import nearest_support
 from siamese_fast.ops.ntxent_loss import ntxent_loss
+from siamese_fast.ops.semi_hard_triplet_loss import semi_hard_triplet_loss
 from siamese_fast.ops.supcon_loss import info_nce_loss, prototypical_loss, supcon_loss
 from siamese_fast.ops.support import PreparedSupport, prepare_support
 from siamese_fast.ops.triplet_loss import batch_hard_triplet_loss, triplet_loss
@@ -35,6 +36,7 @@ __all__ = [
     "ntxent_loss",
     "prepare_support",
     "prototypical_loss",
+    "semi_hard_triplet_loss",
     "similarity_matrix",
     "supcon_loss",
     "triplet_loss",

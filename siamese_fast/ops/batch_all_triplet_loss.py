@@ -4,9 +4,9 @@ and a threshold t_p = s_ap - margin for each positive p of anchor a,
     loss_a = sum_p sum_n max(0, s_an - t_p) = sum_n (r_n s_an - sum of the r_n lowest thresholds)
     d loss_a / d s_an = r_n, the thresholds below s_an    d loss_a / d s_ap = -c_p, the negatives above t_p
 
-Peers list the N K N triplets, or build an N x N x N tensor. Here every negative is ranked among the sorted
-thresholds of its anchor: O(N^2 (D + log K)) time and O(N D) memory, plus K thresholds of the anchors at work.
-Where a gradient will be wanted, the forward pass finds that of the plain sum too: reductions only scale it.
+Every negative is ranked among the sorted thresholds of its anchor: O(N^2 (D + log K)) time and O(N D)
+memory, plus K thresholds of the anchors at work. The soft margin, softplus(s_an - s_ap), has no such sums:
+it is taken of each threshold, O(N^2 (D + K)) time in the same memory.
 
 Source: Hermans, Beyer, Leibe, "In Defense of the Triplet Loss for Person Re-Identification", 2017.
 """
@@ -16,29 +16,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from siamese_fast.ops import _checks as check
-from siamese_fast.ops import _metrics as metrics
-from siamese_fast.ops._define import Grads, define, differentiable
-from siamese_fast.ops.contrastive_loss import pair_counts
-from siamese_fast.ops.pair_loss import (
-    REDUCTIONS,
-    finite,
-    masks,
-    own_columns,
-    prepared,
-    product_gradients,
-    score_block,
-    score_matrix,
-)
+from siamese_fast.ops._metrics import softplus
+from siamese_fast.ops.triplet_sums import Evaluated, TripletRule, register, triplet_sums_loss
 
 
 def batch_all_triplet_loss(
     x: Tensor,
     labels: Tensor,
-    margin: float = 0.2,
+    margin: float | None = 0.2,
     *,
     metric: str = "euclidean",
     normalize: bool = False,
+    smooth: bool = False,
     reduction: str = "mean_nonzero",
     ref: Tensor | None = None,
     ref_labels: Tensor | None = None,
@@ -49,9 +38,10 @@ def batch_all_triplet_loss(
     Args:
         x: embeddings [N, D].
         labels: [N], any integer or bool dtype.
-        margin: of the violation.
+        margin: of the violation; None for the soft margin softplus(d_ap - d_an).
         metric: "euclidean", "sqeuclidean", "cosine" (1 - cosine) or "dot" (minus the product).
         normalize: scale rows to length 1 first.
+        smooth: softplus of the violation instead of its positive part.
         reduction: "mean_nonzero" over the triplets above 0, "mean" over all triplets, "sum", or "none":
             [N], the sum over each anchor's triplets.
         ref, ref_labels, self_index: a separate set of positives and negatives, as for `hardest_pairs`; `ref`
@@ -68,20 +58,9 @@ def batch_all_triplet_loss(
         >>> loss = batch_all_triplet_loss(encoder(images), labels, margin=0.1)
         >>> loss.backward()
     """
-    check.choice("reduction", reduction, REDUCTIONS)
-    margin = finite("margin", margin)
-    operands = prepared(x, labels, metric, normalize, ref, ref_labels, self_index)
-    wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in operands[:3:2])
-    losses: Tensor
-    counts: Tensor
-    losses, counts, *_ = _apply(*operands, margin, metric, wanted)
-    if reduction == "none":
-        return losses
-    if reduction == "sum":
-        return losses.sum()
-    if reduction == "mean":
-        counts = pair_counts(operands[1], *operands[3:], losses).prod(1)
-    return losses.sum() / counts.sum().clamp_min(1)
+    return triplet_sums_loss(
+        _ALL, x, labels, margin, metric, normalize, smooth, reduction, ref, ref_labels, self_index
+    )
 
 
 def _ranks(
@@ -97,15 +76,18 @@ def _ranks(
     above = scores.shape[1] - torch.searchsorted(rivals, limits, right=True)
     dtype, lowest = scores.dtype, ascending[:, :1]
     lowest = torch.where(lowest.isfinite(), lowest, 0.0)
-    return torch.where(negative, below, 0).to(dtype), torch.where(positive, above, 0).to(dtype), lowest
+    ranked = negative & positive.any(1, keepdim=True)
+    return torch.where(ranked, below, 0).to(dtype), torch.where(positive, above, 0).to(dtype), lowest
 
 
-def _sums(scores: Tensor, positive: Tensor, negative: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+def _hinges(
+    scores: Tensor, positive: Tensor, negative: Tensor, margin: float
+) -> tuple[Tensor, Tensor]:
     """Losses and counts [n], differentiable: ranks are constants. Scores are taken from the lowest threshold:
     those close together then lose no digits.
     """
     below, above, lowest = _ranks(scores.detach().contiguous(), positive, negative, margin)
-    counted = negative & (scores != -torch.inf)
+    counted = negative & positive.any(1, keepdim=True) & (scores != -torch.inf)
     gained = torch.where(counted, below * (scores - lowest), 0.0).sum(1)
     lost = torch.where(positive & negative.any(1, keepdim=True), above * (scores - margin - lowest), 0.0).sum(
         1
@@ -113,103 +95,40 @@ def _sums(scores: Tensor, positive: Tensor, negative: Tensor, margin: float) -> 
     return gained - lost, below.sum(1)
 
 
-def _reference(
-    x: Tensor,
-    labels: Tensor,
-    ref: Tensor | None,
-    ref_labels: Tensor | None,
-    self_index: Tensor | None,
-    margin: float,
-    metric: str,
-    with_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    y, classes = (x, labels) if ref is None or ref_labels is None else (ref, ref_labels)
-    own = own_columns(x, ref, self_index)
-    losses, counts, _, _ = _empty(x, ref, False)
-    for rows in metrics.row_blocks(x.shape[0], y.shape[0]):
-        block = (score_block(x[rows], y, metric), *masks(labels, classes, own, rows))
-        losses[rows], counts[rows] = _sums(*block, margin)
-    if not with_gradient:
-        return losses, counts, x.new_empty(0), x.new_empty(0)
-    grads = _gradient(torch.ones_like(losses), x, labels, ref, ref_labels, self_index, margin, metric)
-    return losses, counts, *grads
+def _soft(scores: Tensor, positive: Tensor, negative: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+    losses, counts = scores.new_zeros(scores.shape[0]), scores.new_zeros(scores.shape[0])
+    for limit, counted in _thresholds(scores, positive, negative, margin):
+        each = torch.where(counted, softplus(torch.where(counted, scores - limit, 0.0)), 0.0)
+        losses, counts = losses + each.sum(1), counts + (each > 0).sum(1)
+    return losses, counts
 
 
-def _gradient(
-    grad: Tensor,
-    x: Tensor,
-    labels: Tensor,
-    ref: Tensor | None,
-    ref_labels: Tensor | None,
-    self_index: Tensor | None,
-    margin: float,
-    metric: str,
-) -> tuple[Tensor, Tensor]:
-    def coefficients(rows: slice, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+def _thresholds(
+    scores: Tensor, positive: Tensor, negative: Tensor, margin: float
+) -> list[tuple[Tensor, Tensor]]:
+    """Column by column: its threshold of every anchor [n, 1], and the negatives it meets as a positive."""
+    columns = range(scores.shape[1])
+    return [(scores[:, p, None] - margin, negative & positive[:, p, None]) for p in columns]
+
+
+def _losses(scores: Tensor, positive: Tensor, negative: Tensor, margin: float, hinge: str) -> Evaluated:
+    found = (_soft if hinge == "softplus" else _hinges)(scores, positive, negative, margin)
+    kinds = [torch.where(kind, scores.detach(), 0.0).sum(1) for kind in (positive, negative)]
+    return *found, torch.stack(kinds)
+
+
+def _slopes(scores: Tensor, positive: Tensor, negative: Tensor, margin: float, hinge: str) -> Tensor:
+    if hinge == "relu":
         below, above, _ = _ranks(scores, positive, negative, margin)
-        return grad[rows, None] * (below - above)
-
-    return product_gradients(coefficients, x, labels, ref, ref_labels, self_index, metric)
-
-
-def _backward(
-    grad: Tensor,
-    x: Tensor,
-    labels: Tensor,
-    ref: Tensor | None,
-    ref_labels: Tensor | None,
-    self_index: Tensor | None,
-    sum_x: Tensor,
-    sum_ref: Tensor,
-    margin: float,
-    metric: str,
-) -> tuple[Tensor, Tensor]:
-    return _gradient(grad, x, labels, ref, ref_labels, self_index, margin, metric)
+        return below - above
+    slopes = torch.zeros_like(scores)
+    for column, (limit, counted) in enumerate(_thresholds(scores, positive, negative, margin)):
+        each = torch.where(counted, (scores - limit).sigmoid(), 0.0)
+        slopes += each
+        slopes[:, column] -= each.sum(1)
+    return slopes
 
 
-def _formula(
-    x: Tensor,
-    labels: Tensor,
-    ref: Tensor | None,
-    ref_labels: Tensor | None,
-    self_index: Tensor | None,
-    margin: float,
-    metric: str,
-    with_gradient: bool,
-    *tape: Tensor,
-) -> Tensor:
-    y, classes = (x, labels) if ref is None or ref_labels is None else (ref, ref_labels)
-    every = masks(labels, classes, own_columns(x, ref, self_index), slice(None))
-    return _sums(score_matrix(x, y, metric), *every, margin)[0]
-
-
-def _empty(x: Tensor, ref: Tensor | None, with_gradient: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    losses = x.new_empty(x.shape[0])
-    of_x = torch.empty_like(x) if with_gradient else x.new_empty(0)
-    of_ref = x.new_empty(0) if ref is None or not with_gradient else torch.empty_like(ref)
-    return losses, torch.empty_like(losses), of_x, of_ref
-
-
-_op = define(
-    "batch_all(Tensor x, Tensor labels, Tensor? ref, Tensor? ref_labels, Tensor? self_index, float margin,"
-    " str metric, bool with_gradient) -> (Tensor, Tensor, Tensor, Tensor)",
-    _reference,
-    lambda x, labels, ref, ref_labels, self_index, margin, metric, with_gradient: _empty(
-        x, ref, with_gradient
-    ),
+_ALL = register(
+    TripletRule("all", losses=_losses, slopes=_slopes, terms=lambda positives, negatives: positives * negatives)
 )
-_backward_op = define(
-    "batch_all_backward(Tensor grad, Tensor x, Tensor labels, Tensor? ref, Tensor? ref_labels,"
-    " Tensor? self_index, Tensor sum_x, Tensor sum_ref, float margin, str metric) -> (Tensor, Tensor)",
-    _backward,
-    lambda grad, x, labels, ref, *_: _empty(x, ref, True)[2:],
-)
-
-
-def _gradients(grad: Tensor, inputs: tuple[object, ...], tape: tuple[Tensor, ...]) -> Grads:
-    *operands, margin, metric, _ = inputs
-    grad_x, grad_ref = _backward_op(grad.contiguous(), *operands, *tape, margin, metric)
-    return (grad_x, None, None if operands[2] is None else grad_ref, *(None,) * 5)
-
-
-_apply = differentiable(_op, backward=_gradients, formula=_formula, tape=slice(2, 4))

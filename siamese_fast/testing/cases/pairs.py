@@ -23,8 +23,11 @@ Losses = Callable[[Tensor, Tensor, Tensor, Options], Tensor]
 PAST_CANCELLATION = 1 / 140
 """Of |x|^2 + |y|^2: squared distances below are certainly computed from differences."""
 
+DECIDES = 16 * torch.finfo(torch.float32).eps
+"""Of a score's terms: differences below decide nothing in float32."""
 
-class _Pairs(NamedTuple):
+
+class Pairs(NamedTuple):
     x: Tensor
     y: Tensor
     positive: Tensor
@@ -36,7 +39,7 @@ def _unit(options: Options) -> bool:
     return bool(options.get("normalize")) or options["metric"] == "cosine"
 
 
-def _pairs(inputs: Inputs, options: Options) -> _Pairs:
+def pairs_of(inputs: Inputs, options: Options) -> Pairs:
     x = inputs["x"]
     y, classes = inputs.get("ref", x), inputs.get("ref_labels", inputs["labels"])
     own = inputs["self_index"] if "ref" in inputs else torch.arange(x.shape[0])
@@ -46,7 +49,7 @@ def _pairs(inputs: Inputs, options: Options) -> _Pairs:
     positive = same & (own[:, None] != torch.arange(y.shape[0]))
     metric = options["metric"]
     scores = x @ y.T if metric in ("dot", "cosine") else -pair_values(x[:, None], y[None], metric)
-    return _Pairs(x, y, positive, ~same, scores)
+    return Pairs(x, y, positive, ~same, scores)
 
 
 def _lse(exponents: Tensor, kept: Tensor) -> Tensor:
@@ -95,19 +98,7 @@ def _circle_loss(*, metric: str, **given: Any) -> Tensor:
     return ops.circle_loss(**given)
 
 
-def _gaps(s: Tensor, positive: Tensor, options: Options) -> tuple[Tensor, Tensor]:
-    """Anchors of all (anchor, positive) pairs, and each pair's violations with every column."""
-    anchor, index = positive.nonzero(as_tuple=True)
-    return anchor, s[anchor] - s[anchor, index][:, None] + options["margin"]
-
-
-def _batch_all(s: Tensor, positive: Tensor, negative: Tensor, options: Options) -> Tensor:
-    anchor, gaps = _gaps(s, positive, options)
-    each = torch.where(negative[anchor], gaps.clamp_min(0), 0.0).sum(1)
-    return s.new_zeros(s.shape[0]).index_add(0, anchor, each)
-
-
-def _reduced(losses: Tensor, pairs: _Pairs, options: Options) -> Tensor:
+def _reduced(losses: Tensor, pairs: Pairs, options: Options) -> Tensor:
     """Of losses [N]; a mean is over positive pairs, or over all triplets."""
     if options["reduction"] == "none":
         return losses
@@ -115,7 +106,7 @@ def _reduced(losses: Tensor, pairs: _Pairs, options: Options) -> Tensor:
     return losses.sum() / (counts.sum().clamp_min(1) if options["reduction"] == "mean" else 1)
 
 
-def _score_terms(pairs: _Pairs, options: Options) -> Tensor:
+def score_terms(pairs: Pairs, options: Options) -> Tensor:
     x, y, metric = pairs.x, pairs.y, options["metric"]
     if metric in ("dot", "cosine"):
         return 4 * (x.abs() @ y.abs().T) + pairs.scores.abs()
@@ -133,7 +124,7 @@ def _most(terms: Tensor) -> Tensor:
     return terms.amax(1, keepdim=True) if terms.shape[1] else terms.new_zeros(terms.shape[0], 1)
 
 
-def _coefficients(losses: Losses, pairs: _Pairs, options: Options, grad: Tensor) -> Tensor:
+def _coefficients(losses: Losses, pairs: Pairs, options: Options, grad: Tensor) -> Tensor:
     """|d loss / d score| for an upstream gradient, [N, M]."""
     with torch.enable_grad():
         scores = pairs.scores.detach().requires_grad_()
@@ -142,53 +133,53 @@ def _coefficients(losses: Losses, pairs: _Pairs, options: Options, grad: Tensor)
     return torch.zeros_like(scores) if found is None else found.abs()
 
 
-def _near_kinks(pairs: _Pairs, options: Options, terms: Tensor) -> Tensor:
-    """Which scores lie so near the kink of a hinge that float32 does not decide its side."""
-    eps = 16 * torch.finfo(torch.float32).eps
-    near = torch.zeros_like(pairs.positive)
-    if "pos_margin" in options:
-        distances = 1 - pairs.scores if options["metric"] == "cosine" else -pairs.scores
-        for kind, margin in ((pairs.positive, "pos_margin"), (pairs.negative, "neg_margin")):
-            near |= kind & ((distances - options[margin]).abs() <= eps * (terms + 1))
-    if "hinged" in options:
-        anchor, index = pairs.positive.nonzero(as_tuple=True)
-        _, gaps = _gaps(pairs.scores, pairs.positive, options)
-        beside = gaps.abs() <= eps * (terms[anchor] + terms[anchor, index][:, None] + 1)
-        beside &= pairs.negative[anchor]
-        near = near.to(torch.int64).index_add(0, anchor, beside.to(torch.int64)) > 0
-        near[anchor, index] |= beside.any(1)
-    return near
+def decided(pairs: Pairs, options: Options, terms: Tensor) -> tuple[Tensor, Tensor]:
+    """For a formula without kinks: no pair is beside one, no row's loss undecided."""
+    return torch.zeros_like(pairs.positive), pairs.positive.new_zeros(pairs.positive.shape[0])
 
 
-def _case(
-    name: str, function: Callable[..., Tensor], losses: Losses, sharpness: Callable[[Options], float]
+def _beside_margins(pairs: Pairs, options: Options, terms: Tensor) -> tuple[Tensor, Tensor]:
+    near, rows = decided(pairs, options, terms)
+    distances = 1 - pairs.scores if options["metric"] == "cosine" else -pairs.scores
+    for kind, margin in ((pairs.positive, "pos_margin"), (pairs.negative, "neg_margin")):
+        near |= kind & ((distances - options[margin]).abs() <= DECIDES * (terms + 1))
+    return near, rows
+
+
+def pair_case(
+    name: str,
+    function: Callable[..., Tensor],
+    losses: Losses,
+    sharpness: Callable[[Options], float],
+    undecided: Callable[[Pairs, Options, Tensor], tuple[Tensor, Tensor]] = decided,
 ) -> Case:
-    """`sharpness`: how much exponents grow with a score, 0 for sums of hinges."""
-
-    def hinged(options: Options) -> Options:
-        return {**options, "hinged": True} if losses is _batch_all else options
+    """`sharpness`: how much exponents grow with a score, 0 for sums of hinges. `undecided`: the pairs whose
+    coefficient, and the rows whose loss, float32 does not decide, given the terms of the scores.
+    """
 
     def truth(inputs: Inputs, options: Options, _: Inputs) -> tuple[Tensor, ...]:
-        pairs = _pairs(inputs, options)
+        pairs = pairs_of(inputs, options)
         return (_reduced(losses(pairs.scores, pairs.positive, pairs.negative, options), pairs, options),)
 
     def terms(inputs: Inputs, options: Options, _: Inputs) -> tuple[Tensor, ...]:
-        pairs, sharp = _pairs(inputs, options), sharpness(options)
-        each = _score_terms(pairs, options)
+        pairs, sharp = pairs_of(inputs, options), sharpness(options)
+        each = score_terms(pairs, options)
         each = each + _most(each) + 8 / sharp if sharp else each + 1
         coefficients = _coefficients(losses, pairs, {**options, "reduction": "none"}, each.new_ones(()))
         value = losses(pairs.scores, pairs.positive, pairs.negative, options)
-        return (_reduced((coefficients * each).sum(1) + 8 * value, pairs, options),)
+        size = (coefficients * each).sum(1) + 8 * value
+        size = torch.where(undecided(pairs, options, each)[1], LEFT_OUT, size)
+        return (_reduced(size, pairs, options),)
 
     def gradient_terms(grad: Tensor, inputs: Inputs, options: Options, _: Inputs) -> Inputs:
-        pairs, sharp, metric = _pairs(inputs, options), sharpness(options), options["metric"]
-        each = _score_terms(pairs, options)
+        pairs, sharp, metric = pairs_of(inputs, options), sharpness(options), options["metric"]
+        each = score_terms(pairs, options)
         size = 4 + sharp * (each + _most(each))
         if metric == "euclidean":
             distance = torch.where(pairs.scores == 0, 1.0, -pairs.scores)
             size = torch.where(pairs.scores == 0, 0.0, (size + each / distance) / distance)
         size = _coefficients(losses, pairs, options, grad) * size
-        size = torch.where(_near_kinks(pairs, hinged(options), each), LEFT_OUT, size)
+        size = torch.where(undecided(pairs, options, each)[0], LEFT_OUT, size)
         x, y = pairs.x.abs(), pairs.y.abs()
         of_x, of_y = size @ y, size.T @ x
         if metric in ("euclidean", "sqeuclidean"):
@@ -209,15 +200,15 @@ def _case(
     )
 
 
-def _register(case: Case, variants: dict[str, Options], with_ref: tuple[str, ...] = ()) -> None:
+def register_variants(case: Case, variants: dict[str, Options], with_ref: tuple[str, ...] = ()) -> None:
     register(replace(case, variants=variants))
     if with_ref:
         chosen = {name: variants[name] for name in with_ref}
         register(replace(case, name=f"{case.name}.ref", make=batch_and_ref, variants=chosen))
 
 
-_register(
-    _case("ntxent_loss", ops.ntxent_loss, _ntxent, lambda options: 1 / options["temperature"]),
+register_variants(
+    pair_case("ntxent_loss", ops.ntxent_loss, _ntxent, lambda options: 1 / options["temperature"]),
     {
         "cosine": {"metric": "cosine", "temperature": 0.2, "reduction": "none"},
         "dot": {"metric": "dot", "temperature": 4.0, "reduction": "mean"},
@@ -226,8 +217,8 @@ _register(
     },
     with_ref=("cosine",),
 )
-_register(
-    _case("supcon_loss", ops.supcon_loss, _supcon, lambda options: 1 / options["temperature"]),
+register_variants(
+    pair_case("supcon_loss", ops.supcon_loss, _supcon, lambda options: 1 / options["temperature"]),
     {
         "cosine": {"metric": "cosine", "temperature": 0.2, "reduction": "none"},
         "euclidean-unit": {
@@ -239,20 +230,22 @@ _register(
     },
     with_ref=("cosine",),
 )
-_register(
-    _case("contrastive_loss", ops.contrastive_loss, _contrastive, lambda options: 0.0),
+register_variants(
+    pair_case(
+        "contrastive_loss", ops.contrastive_loss, _contrastive, lambda options: 0.0, _beside_margins
+    ),
     {
         "euclidean": {"metric": "euclidean", "pos_margin": 0.3, "neg_margin": 3.3, "reduction": "none"},
         "cosine": {"metric": "cosine", "pos_margin": 0.1, "neg_margin": 0.9, "reduction": "sum"},
     },
     with_ref=("euclidean",),
 )
-_register(
-    _case("multi_similarity_loss", ops.multi_similarity_loss, _multi_similarity, lambda o: float(o["beta"])),
+register_variants(
+    pair_case("multi_similarity_loss", ops.multi_similarity_loss, _multi_similarity, lambda o: float(o["beta"])),
     {"cosine": {"metric": "cosine", "alpha": 2.0, "beta": 10.0, "base": 0.5, "reduction": "none"}},
 )
-_register(
-    _case("circle_loss", _circle_loss, _circle, lambda options: 4.0 * options["gamma"]),
+register_variants(
+    pair_case("circle_loss", _circle_loss, _circle, lambda options: 4.0 * options["gamma"]),
     {
         "cosine": {
             "metric": "cosine",
@@ -262,14 +255,4 @@ _register(
             "reduction": "none",
         }
     },
-)
-_register(
-    _case("batch_all_triplet_loss", ops.batch_all_triplet_loss, _batch_all, lambda options: 0.0),
-    {
-        "euclidean": {"metric": "euclidean", "margin": 0.21, "reduction": "none"},
-        "sqeuclidean-unit": {"metric": "sqeuclidean", "normalize": True, "margin": 0.3, "reduction": "mean"},
-        "cosine": {"metric": "cosine", "margin": 0.1, "reduction": "mean"},
-        "dot": {"metric": "dot", "margin": 0.7, "reduction": "mean"},
-    },
-    with_ref=("euclidean", "dot"),
 )

@@ -1,14 +1,17 @@
-"""C++ kernels of `siamese_fast.ops.batch_all_triplet_loss`."""
+"""C++ kernels of `siamese_fast.ops.triplet_sums`: of every triplet, of the semi-hard ones."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from siamese_fast.native._call import METRIC, address, extension, fresh, operand
-from siamese_fast.native.pair_loss import pair_operands
+from siamese_fast.native._call import HINGE, METRIC, address, extension, fresh, operand
+from siamese_fast.native.pair_loss import Operands, pair_operands
+
+RULES = {"all": extension.batch_all, "semi_hard": extension.semi_hard}
+Found = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def batch_all(
+def triplet_sums(
     x: Tensor,
     labels: Tensor,
     ref: Tensor | None,
@@ -16,13 +19,15 @@ def batch_all(
     self_index: Tensor | None,
     margin: float,
     metric: str,
+    rule: str,
+    hinge: str,
     with_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> Found:
     operands = (x, labels, ref, ref_labels, self_index)
-    return _run(operands, margin, metric, None, with_gradient)
+    return _run(operands, margin, metric, rule, hinge, None, with_gradient)
 
 
-def batch_all_backward(
+def triplet_sums_backward(
     grad: Tensor,
     x: Tensor,
     labels: Tensor,
@@ -33,6 +38,8 @@ def batch_all_backward(
     sum_ref: Tensor,
     margin: float,
     metric: str,
+    rule: str,
+    hinge: str,
 ) -> tuple[Tensor, Tensor]:
     """Where all anchors weigh the same, and the forward pass found the gradient of their sum, this is
     scaled.
@@ -40,34 +47,40 @@ def batch_all_backward(
     if sum_x.numel() and bool((grad == grad[0]).all()):
         return sum_x * grad[0], sum_ref * grad[0]
     grad = operand("grad", grad, x.dtype, (x.shape[0],))
-    return _run((x, labels, ref, ref_labels, self_index), margin, metric, grad, True)[2:]
+    operands = (x, labels, ref, ref_labels, self_index)
+    return _run(operands, margin, metric, rule, hinge, grad, True)[3:]
 
 
 def _run(
-    operands: tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None],
+    operands: Operands,
     margin: float,
     metric: str,
+    rule: str,
+    hinge: str,
     weight: Tensor | None,
     with_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    (x, _, ref, _, _), (dtype, team, is_self, *rest) = pair_operands(*operands)
-    losses, counts = x.new_empty(x.shape[0]), x.new_empty(x.shape[0])
+) -> Found:
+    (x, _, ref, _, _), (dtype, team, is_self, *rest) = kept = pair_operands(*operands)
+    losses, counts, sums = (x.new_empty(*shape, x.shape[0]) for shape in ((), (), (2,)))
     grad_x = fresh(x.shape, x.dtype) if with_gradient else x.new_empty(0)
     grad_ref = fresh(ref.shape, x.dtype) if with_gradient and ref is not None else x.new_empty(0)
-    extension.batch_all(
+    RULES[rule](
         dtype,
         team,
         METRIC[metric],
         is_self,
         margin,
+        HINGE[hinge],
         *rest,
         address(weight),
         losses.data_ptr(),
         counts.data_ptr(),
+        sums.data_ptr(),
         address(grad_x if with_gradient else None),
         address(grad_ref if with_gradient and ref is not None else None),
     )
-    return losses, counts, grad_x, grad_ref
+    del kept
+    return losses, counts, sums, grad_x, grad_ref
 
 
-KERNELS = {"batch_all": batch_all, "batch_all_backward": batch_all_backward}
+KERNELS = {"triplet_sums": triplet_sums, "triplet_sums_backward": triplet_sums_backward}
