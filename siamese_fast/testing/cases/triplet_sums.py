@@ -69,7 +69,7 @@ def _undecided_choices(pairs: Pairs, options: Options, terms: Tensor) -> tuple[T
     alike = (pairs.y[:, None] == pairs.y).all(-1)
     exact = not options.get("normalize") and options["metric"] != "cosine"
     rivals, own, among = pairs.scores[anchor], pairs.scores[anchor, index, None], pairs.negative[anchor]
-    slack = DECIDES * (terms[anchor] + terms[anchor, index, None] + 1)
+    slack = DECIDES / 8 * (terms[anchor] + terms[anchor, index, None])
     certain = among & (rivals < own - slack)
     tied = (rivals == own) if exact else alike[index]
     possible = among & (rivals < own + slack) & ~tied
@@ -100,9 +100,8 @@ register_variants(
         "cosine": {"metric": "cosine", "margin": 0.1, "reduction": "mean"},
         "dot": {"metric": "dot", "margin": 0.7, "reduction": "mean"},
         "soft-margin": {"metric": "euclidean", "margin": None, "reduction": "none"},
-        "smooth": {"metric": "cosine", "margin": 0.3, "smooth": True, "reduction": "sum"},
     },
-    with_ref=("euclidean", "dot", "soft-margin"),
+    with_ref=("euclidean", "dot"),
 )
 register_variants(
     pair_case(
@@ -111,9 +110,7 @@ register_variants(
     {
         "euclidean": {"metric": "euclidean", "margin": 0.21, "reduction": "none"},
         "sqeuclidean": {"metric": "sqeuclidean", "margin": 1.3, "reduction": "none"},
-        "cosine": {"metric": "cosine", "margin": 0.1, "reduction": "none"},
-        "dot": {"metric": "dot", "margin": 0.7, "reduction": "sum"},
-        "soft-margin": {"metric": "euclidean", "normalize": True, "margin": None, "reduction": "none"},
+        "soft-margin": {"metric": "euclidean", "margin": None, "reduction": "none"},
     },
-    with_ref=("euclidean", "dot"),
+    with_ref=("euclidean",),
 )
