@@ -285,8 +285,8 @@ PYBIND11_MODULE(_native, m) {
   m.def(
       "pair_loss",
       [](int dtype, int threads, int formula, int metric, bool self, std::array<double, 4> parameter, std::int64_t rows,
-         std::int64_t ref_rows, std::int64_t depth, Address x, Address ref, Address labels, Address ref_labels, Address self_index,
-         Address losses, Address counts, Address statistics) {
+         std::int64_t ref_rows, std::int64_t depth, Address x, Address ref, Address labels, Address ref_labels, Address self_index, int relation, std::int64_t words,
+         bool ignores, std::int64_t ignore_label, Address losses, Address counts, Address statistics) {
         kernels().pair_loss({{{Dtype(dtype), threads},
                               PairFormula(formula),
                               Metric(metric),
@@ -299,7 +299,11 @@ PYBIND11_MODULE(_native, m) {
                               at(ref),
                               at<Index>(labels),
                               at<Index>(ref_labels),
-                              at<Index>(self_index)},
+                              at<Index>(self_index),
+                              Relation(relation),
+                              words,
+                              ignores,
+                              ignore_label},
                              at(losses),
                              at(counts),
                              at(statistics)});
@@ -308,8 +312,8 @@ PYBIND11_MODULE(_native, m) {
   m.def(
       "pair_loss_backward",
       [](int dtype, int threads, int formula, int metric, bool self, std::array<double, 4> parameter, std::int64_t rows,
-         std::int64_t ref_rows, std::int64_t depth, Address x, Address ref, Address labels, Address ref_labels, Address self_index,
-         Address grad, Address statistics, Address grad_x, Address grad_ref) {
+         std::int64_t ref_rows, std::int64_t depth, Address x, Address ref, Address labels, Address ref_labels, Address self_index, int relation, std::int64_t words,
+         bool ignores, std::int64_t ignore_label, Address grad, Address statistics, Address grad_x, Address grad_ref) {
         kernels().pair_loss_backward({{{Dtype(dtype), threads},
                                        PairFormula(formula),
                                        Metric(metric),
@@ -322,7 +326,11 @@ PYBIND11_MODULE(_native, m) {
                                        at(ref),
                                        at<Index>(labels),
                                        at<Index>(ref_labels),
-                                       at<Index>(self_index)},
+                                       at<Index>(self_index),
+                                       Relation(relation),
+                                       words,
+                                       ignores,
+                                       ignore_label},
                                       at(grad),
                                       at(statistics),
                                       at(grad_x),
@@ -331,7 +339,8 @@ PYBIND11_MODULE(_native, m) {
       nogil);
   const auto triplets = [](auto kernel) {
     return [kernel](int dtype, int threads, int metric, bool self, double margin, int hinge, std::int64_t rows, std::int64_t ref_rows,
-                    std::int64_t depth, Address x, Address ref, Address labels, Address ref_labels, Address self_index, Address weight,
+                    std::int64_t depth, Address x, Address ref, Address labels, Address ref_labels, Address self_index, int relation, std::int64_t words,
+         bool ignores, std::int64_t ignore_label, Address weight,
                     Address losses, Address counts, Address sums, Address grad_x, Address grad_ref) {
       (kernels().*kernel)({{{Dtype(dtype), threads},
                             PairFormula(0),
@@ -345,7 +354,11 @@ PYBIND11_MODULE(_native, m) {
                             at(ref),
                             at<Index>(labels),
                             at<Index>(ref_labels),
-                            at<Index>(self_index)},
+                            at<Index>(self_index),
+                            Relation(relation),
+                            words,
+                            ignores,
+                            ignore_label},
                            at(weight),
                            at(losses),
                            at(counts),
@@ -357,4 +370,35 @@ PYBIND11_MODULE(_native, m) {
   };
   m.def("batch_all", triplets(&Kernels::batch_all), nogil);
   m.def("semi_hard", triplets(&Kernels::semi_hard), nogil);
+  m.def(
+      "ranked_pairs",
+      [](int dtype, int threads, int metric, bool self, std::int64_t rows, std::int64_t ref_rows, std::int64_t depth, Address x,
+         Address ref, Address labels, Address ref_labels, Address self_index, int relation, std::int64_t words, bool ignores,
+         std::int64_t ignore_label, std::int64_t positives, std::int64_t negatives, bool easy, bool beyond, Address positive,
+         Address negative) {
+        kernels().ranked_pairs({{{Dtype(dtype), threads},
+                                 PairFormula(0),
+                                 Metric(metric),
+                                 self,
+                                 {},
+                                 rows,
+                                 ref_rows,
+                                 depth,
+                                 at(x),
+                                 at(ref),
+                                 at<Index>(labels),
+                                 at<Index>(ref_labels),
+                                 at<Index>(self_index),
+                                 Relation(relation),
+                                 words,
+                                 ignores,
+                                 ignore_label},
+                                positives,
+                                negatives,
+                                easy,
+                                beyond,
+                                at<std::int64_t>(positive),
+                                at<std::int64_t>(negative)});
+      },
+      nogil);
 }

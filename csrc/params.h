@@ -165,6 +165,10 @@ struct Probe {
 // their parameters. Arithmetic dtypes only. self_index may be null.
 enum class PairFormula : int { kNtXent = 0, kSupCon = 1, kContrastive = 2, kMultiSimilarity = 3, kCircle = 4 };
 
+// What makes two rows positives: one label; a matrix [rows, ref_rows] of signed bytes in `labels` (1 positive, 0 negative, -1 neither);
+// sets of labels that meet, `words` words of bits a row. The latter two never with `self`.
+enum class Relation : int { kClasses = 0, kMatrix = 1, kSets = 2 };
+
 struct Pairs : Common {
   PairFormula formula;
   Metric metric;
@@ -173,6 +177,10 @@ struct Pairs : Common {
   std::int64_t rows, ref_rows, depth;
   const void *x, *ref;
   const std::int64_t *labels, *ref_labels, *self_index;
+  Relation relation;
+  std::int64_t words;
+  bool ignores;  // rows of ignore_label are left out: nothing is written for them
+  std::int64_t ignore_label;
 };
 
 // losses and counts [rows, components], statistics [fields, rows] for the backward pass.
@@ -193,6 +201,13 @@ struct BatchAllTriplets : Pairs {
   const void* weight;
   void *losses, *counts, *sums, *grad_x, *grad_ref;
   Hinge hinge;
+};
+
+// positive [rows, positives] and negative [rows, negatives], filled with -1 before: indices into ref, or into x with `self`.
+struct PairRanking : Pairs {
+  std::int64_t positives, negatives;
+  bool easy, beyond;  // the nearest positives; negatives farther than the first positive
+  std::int64_t *positive, *negative;
 };
 
 }  // namespace siamese_fast

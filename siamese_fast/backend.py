@@ -35,6 +35,7 @@ _ROOMS = (
     "support",
     "pair_loss",
     "triplet_sums",
+    "ranked_pairs",
 )
 _NATIVE: dict[str, Callable[..., Any]] = {}
 # Which Triton kernels there are, by room: known without importing triton.

@@ -19,7 +19,7 @@ class BatchAll : TripletBlocks<T> {
   using Base = TripletBlocks<T>;
   using typename Base::L;
   using typename Base::V;
-  using Base::kSide, Base::kPitch, Base::p_, Base::margin_, Base::blocks_, Base::sums_, Base::most_, Base::gradient_, Base::slot,
+  using Base::kSide, Base::kPitch, Base::p_, Base::margin_, Base::blocks_, Base::sums_, Base::most_, Base::gradient_,
       Base::for_rows, Base::kappa, Base::add_gradient, Base::add_scores, Base::for_mirrored, Base::for_positives;
 
  public:
@@ -40,13 +40,13 @@ class BatchAll : TripletBlocks<T> {
 
   void few() {
     mirror_ = p_.self;
-    allocate(p_.rows);
+    allocate(blocks_.rows);
     compare([&](bool only_positives, auto&& f) { blocks_.for_blocks(only_positives, f); });
   }
 
   void soft_strips() {
     allocate(kSide);
-    for (int64_t first = 0; first < p_.rows; first += kSide) {
+    for (int64_t first = 0; first < blocks_.rows; first += kSide) {
       const Range rows = blocks_.strip(first);
       base_ = first;
       compare([&](bool only_positives, auto&& f) { blocks_.for_strip(rows, 0, only_positives, f); });
@@ -64,9 +64,9 @@ class BatchAll : TripletBlocks<T> {
     std::fill((*thresholds_)(0), (*thresholds_)(0) + size, std::numeric_limits<T>::infinity());
     std::fill((*above_)(0), (*above_)(0) + size, T(0));
     visit(true, [&](Range rows, Range columns) {
-      for_positives(rows, columns, [&](int64_t i, int64_t j, T* s) {
-        *threshold(slot(i, j), i) = *s - margin_;
-        if (mirrored(rows, columns)) *threshold(slot(j, i), j) = *s - margin_;
+      for_positives(rows, columns, [&](int64_t i, int64_t j, int64_t slot, T s) {
+        *threshold(slot, i) = s - margin_;
+        if (mirrored(rows, columns)) *threshold(blocks_.positives_before(j, i), j) = s - margin_;
       });
     });
     visit(false, [&](Range rows, Range columns) {
@@ -82,9 +82,9 @@ class BatchAll : TripletBlocks<T> {
         T* k = kappa(rows, columns, i, columns.begin);
         std::fill(k, k + (columns.end - columns.begin), T(0));
       });
-      for_positives(rows, columns, [&](int64_t i, int64_t j, T*) {
-        const T of_column = mirror_ ? sums_(2)[j] * *above(slot(j, i), j) : T(0);
-        *kappa(rows, columns, i, j) = -(sums_(2)[i] * *above(slot(i, j), i) + of_column);
+      for_positives(rows, columns, [&](int64_t i, int64_t j, int64_t slot, T) {
+        const T of_column = mirror_ ? sums_(2)[j] * *above(blocks_.positives_before(j, i), j) : T(0);
+        *kappa(rows, columns, i, j) = -(sums_(2)[i] * *above(slot, i) + of_column);
       });
       add_gradient(rows, columns, !mirror_ || mirrored(rows, columns));
     });
@@ -192,11 +192,11 @@ class BatchAll : TripletBlocks<T> {
     const int64_t width = most_ + 1;
     Buffer<T> limits(kSide * width), prefix(kSide * width);
     Buffer<int32_t> ranks(kSide * width);
-    for (int64_t first = 0; first < p_.rows; first += kSide) {
+    for (int64_t first = 0; first < blocks_.rows; first += kSide) {
       const Range rows = blocks_.strip(first);
       const auto at = [&](int64_t i) { return (i - rows.begin) * width; };
       blocks_.for_strip(rows, 0, true, [&](Range, Range columns) {
-        for_positives(rows, columns, [&](int64_t i, int64_t j, T* s) { limits[at(i) + slot(i, j)] = *s - margin_; });
+        for_positives(rows, columns, [&](int64_t i, int64_t, int64_t slot, T s) { limits[at(i) + slot] = s - margin_; });
       });
       for_rows(rows, [&](int64_t i) { sort_thresholds(limits.get() + at(i), prefix.get() + at(i), ranks.get() + at(i), i); });
       blocks_.for_strip(rows, 0, false, [&](Range, Range columns) {

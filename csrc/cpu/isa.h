@@ -32,6 +32,7 @@ struct Kernels {
   void (*pair_loss_backward)(const PairLossBackward&);
   void (*batch_all)(const BatchAllTriplets&);
   void (*semi_hard)(const BatchAllTriplets&);
+  void (*ranked_pairs)(const PairRanking&);
 };
 
 extern const Kernels kScalarKernels;

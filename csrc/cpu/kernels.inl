@@ -43,6 +43,7 @@ void by_dtype(const P& p) {
 #include "limits.inl"
 #include "exponentials.inl"
 #include "pair_blocks.inl"
+#include "weighted_rows.inl"
 #include "pair_gradient.inl"
 #include "pair_losses/ntxent.inl"
 #include "pair_losses/supcon.inl"
@@ -53,6 +54,7 @@ void by_dtype(const P& p) {
 #include "triplet_blocks.inl"
 #include "batch_all.inl"
 #include "semi_hard.inl"
+#include "ranked_pairs.inl"
 
 constexpr Kernels kernel_table(const char* name) {
   return {name,
@@ -76,5 +78,6 @@ constexpr Kernels kernel_table(const char* name) {
           pair_loss,
           pair_loss_backward,
           batch_all,
-          semi_hard};
+          semi_hard,
+          ranked_pairs};
 }

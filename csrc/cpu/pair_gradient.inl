@@ -21,11 +21,11 @@ class PairGradient {
   explicit PairGradient(const PairBlocks<T>& blocks)
       : blocks_(blocks),
         self_(blocks.pairs.self),
-        x_(blocks.pairs.rows, blocks.pairs.depth),
-        x_sums_(blocks.pairs.rows, blocks.pairs.depth),
+        x_(blocks.rows, blocks.pairs.depth),
+        x_sums_(blocks.rows, blocks.pairs.depth),
         y_(self_ ? 0 : blocks.columns, blocks.pairs.depth),
         y_sums_(self_ ? 0 : blocks.columns, blocks.pairs.depth),
-        x_total_(round_up(blocks.pairs.rows, 64) + 64, T(0)),
+        x_total_(round_up(blocks.rows, 64) + 64, T(0)),
         y_total_(self_ ? 0 : round_up(blocks.columns, 64) + 64, T(0)) {
     const Pairs& p = blocks.pairs;
     x_.set(p.depth, p.threads, [&](int64_t i) { return blocks.x(i); });
@@ -70,7 +70,7 @@ class PairGradient {
 
   void write(void* grad_x, void* grad_ref) const {
     write_rows(
-        x_sums_, x_total_.get(), blocks_.pairs.rows, [&](int64_t i) { return blocks_.x(i); }, [&](int64_t i) { return blocks_.row(i); },
+        x_sums_, x_total_.get(), blocks_.rows, [&](int64_t i) { return blocks_.x(i); }, [&](int64_t i) { return blocks_.row(i); },
         static_cast<T*>(grad_x));
     if (!self_)
       write_rows(

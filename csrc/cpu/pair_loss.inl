@@ -56,6 +56,14 @@ struct AddRow {
     fields(first)[i] += L::sum(total_a);
     fields(first + 1)[i] += L::sum(total_b);
   }
+
+  // Field `field`: the sum of term(s).
+  template <class F>
+  void sum(int field, F&& term) const {
+    V total = L::zero();
+    for_vectors(scores, count, [&](V s, int n) { total += first_lanes(term(s), n, T(0)); });
+    fields(field)[i] += L::sum(total);
+  }
 };
 
 // A segment of `count` rows of columns j .. j + n - 1.
@@ -93,6 +101,13 @@ struct AddColumns {
     }
     set(first, value(first) + total_a);
     set(first + 1, value(first + 1) + total_b);
+  }
+
+  template <class F>
+  void sum(int field, F&& term) const {
+    V total = value(field);
+    for (int64_t r = 0; r < count; ++r) total += term(L::load(scores + r * kPitch));
+    set(field, total);
   }
 };
 
@@ -135,17 +150,17 @@ template <class Formula, class T>
 void pair_loss_forward(const PairLoss& p) {
   const Formula formula(p.parameter);
   PairBlocks<T> blocks(p);
-  Fields<T> fields(Formula::kFields, p.rows);
+  Fields<T> fields(Formula::kFields, blocks.rows);
   for (int f = 0; f < Formula::kFields; ++f) std::fill(fields(f), fields(f) + fields.stride, Formula::start(f));
   for (int sweep = 0; sweep < Formula::kSweeps; ++sweep) {
     blocks.for_blocks(sweep > 0, [&](Range rows, Range columns) { add_block(blocks, formula, fields, sweep, rows, columns); });
-    for_chunks(p.rows, p.threads, [&](int64_t, int64_t begin, int64_t end) {
+    for_chunks(blocks.rows, p.threads, [&](int64_t, int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i)
         formula.close([&](int f) -> T& { return fields(f)[i]; }, sweep, T(blocks.positives(i)), T(blocks.negatives(i)));
     });
   }
   T *losses = static_cast<T*>(p.losses), *counts = static_cast<T*>(p.counts), *statistics = static_cast<T*>(p.statistics);
-  for (int64_t i = 0; i < p.rows; ++i) {
+  for (int64_t i = 0; i < blocks.rows; ++i) {
     const int64_t row = blocks.row(i) * Formula::kComponents;
     formula.write([&](int f) { return fields(f)[i]; }, T(blocks.positives(i)), losses + row, counts + row);
     for (int f = 0; f < Formula::kFields; ++f) statistics[f * p.rows + blocks.row(i)] = fields(f)[i];
@@ -160,11 +175,12 @@ void weigh_row(const PairBlocks<T>& blocks, const Formula& formula, const Fields
   constexpr int kGrad = Formula::kFields, kLast = Formula::kComponents - 1;
   const Metric metric = blocks.pairs.metric;
   T* row = blocks.at(rows, columns, i, columns.begin);
-  const int64_t own = blocks.own[i];
-  if (own >= std::max(blocks.begin[i], columns.begin) && own < std::min(blocks.end[i], columns.end)) row[own - columns.begin] = 0;
+  int64_t done = 0;
   blocks.for_segments(i, columns, [&](int64_t begin, int64_t end, bool positive) {
     const int grad = kGrad + (positive ? 0 : kLast);
     T* s = row + (begin - columns.begin);
+    std::fill(row + done, s, T(0));
+    done = end - columns.begin;
     const auto of_row = [&](int f) { return L::set1(fields(f)[i]); };
     for_lanes<T>(end - begin, [&](int64_t k, int n) {
       const V score = load_lanes<T>(s, k, n);
@@ -174,6 +190,7 @@ void weigh_row(const PairBlocks<T>& blocks, const Formula& formula, const Fields
       store_lanes<T>(s, k, n, through_metric<T>(metric, kappa, score));
     });
   });
+  std::fill(row + done, row + (columns.end - columns.begin), T(0));
 }
 
 template <class Formula, class T>
@@ -181,9 +198,9 @@ void pair_loss_backward(const PairLossBackward& p) {
   constexpr int kFields = Formula::kFields, kComponents = Formula::kComponents;
   const Formula formula(p.parameter);
   PairBlocks<T> blocks(p);
-  Fields<T> fields(kFields + kComponents, p.rows);
+  Fields<T> fields(kFields + kComponents, blocks.rows);
   const T *statistics = static_cast<const T*>(p.statistics), *grad = static_cast<const T*>(p.grad);
-  for (int64_t i = 0; i < p.rows; ++i) {
+  for (int64_t i = 0; i < blocks.rows; ++i) {
     for (int f = 0; f < kFields; ++f) fields(f)[i] = statistics[f * p.rows + blocks.row(i)];
     for (int c = 0; c < kComponents; ++c) fields(kFields + c)[i] = grad[blocks.row(i) * kComponents + c];
   }

@@ -13,8 +13,8 @@ class SemiHard : TripletBlocks<T> {
   using Base = TripletBlocks<T>;
   using typename Base::L;
   using typename Base::V;
-  using Base::kSide, Base::p_, Base::margin_, Base::blocks_, Base::sums_, Base::most_, Base::gradient_, Base::slot, Base::for_rows,
-      Base::kappa, Base::for_positives;
+  using Base::kSide, Base::p_, Base::margin_, Base::blocks_, Base::sums_, Base::most_, Base::gradient_, Base::for_rows, Base::kappa,
+      Base::for_positives, Base::for_positives_of;
   using Coefficient = typename PairGradient<T>::Coefficient;
 
  public:
@@ -28,10 +28,10 @@ class SemiHard : TripletBlocks<T> {
         coefficients_(gradient_ ? kSide * 2 * width_ : 0) {}
 
   void run() {
-    for (int64_t first = 0; first < p_.rows; first += kSide) {
+    for (int64_t first = 0; first < blocks_.rows; first += kSide) {
       const Range rows = blocks_.strip(first);
       blocks_.for_strip(rows, 0, true, [&](Range, Range columns) {
-        for_positives(rows, columns, [&](int64_t i, int64_t j, T* s) { scores_[at(i) + slot(i, j)] = *s; });
+        for_positives(rows, columns, [&](int64_t i, int64_t, int64_t slot, T s) { scores_[at(i) + slot] = s; });
       });
       for_rows(rows, [&](int64_t i) { prepare(i); });
       blocks_.for_strip(rows, 0, false, [&](Range, Range columns) {
@@ -153,21 +153,19 @@ class SemiHard : TripletBlocks<T> {
     return std::lower_bound(limits, limits + count, score, [](T a, T b) { return a < b; }) - limits;
   }
 
-  // f(j, kappa) for the positives of row i.
+  // f(j, slot, kappa) for the positives of row i.
   template <class F>
   void for_pulls(int64_t i, Range columns, F&& f) const {
-    blocks_.for_segments(i, columns, [&](int64_t begin, int64_t end, bool positive) {
-      for (int64_t j = begin; positive && j < end; ++j) {
-        const T score = scores_[at(i) + slot(i, j)];
-        f(j, of_score(-best_[at(i) + triplet(i, score)], score));
-      }
+    for_positives_of(i, columns, [&](int64_t j, int64_t slot) {
+      const T score = scores_[at(i) + slot];
+      f(j, slot, of_score(-best_[at(i) + triplet(i, score)], score));
     });
   }
 
   void add_few(Range rows) const {
     for_rows(rows, [&](int64_t i) {
       Coefficient* item = coefficients_.get() + 2 * at(i);
-      for_pulls(i, {0, blocks_.columns}, [&](int64_t j, T value) { item[2 * slot(i, j) + 1] = {i, j, value}; });
+      for_pulls(i, {0, blocks_.columns}, [&](int64_t j, int64_t slot, T value) { item[2 * slot + 1] = {i, j, value}; });
     });
     gradient_->add_few(coefficients_.get(), (rows.end - rows.begin) * 2 * width_);
   }
@@ -179,7 +177,7 @@ class SemiHard : TripletBlocks<T> {
         T* k = kappa(rows, columns, i, columns.begin);
         std::fill(k, k + (columns.end - columns.begin), T(0));
         if (blocks_.negatives(i) == 0) return;
-        for_pulls(i, columns, [&](int64_t column, T value) { k[column - columns.begin] = value; });
+        for_pulls(i, columns, [&](int64_t column, int64_t, T value) { k[column - columns.begin] = value; });
         for (int64_t t = 0; t < blocks_.positives(i); ++t) {
           const Coefficient& push = coefficients_[2 * (at(i) + t)];
           if (push.j >= columns.begin && push.j < columns.end) k[push.j - columns.begin] += push.kappa;

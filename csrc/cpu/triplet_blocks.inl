@@ -11,29 +11,23 @@ class TripletBlocks {
   static constexpr int64_t kSide = PairBlocks<T>::kSide, kPitch = PairBlocks<T>::kPitch;
 
   explicit TripletBlocks(const BatchAllTriplets& p)
-      : p_(p), margin_(static_cast<T>(p.parameter[0])), blocks_(p), sums_(5, p.rows), kappa_(kSide * kPitch) {
+      : p_(p), margin_(static_cast<T>(p.parameter[0])), blocks_(p), sums_(5, blocks_.rows), kappa_(kSide * kPitch) {
     if (p.grad_x != nullptr) gradient_.reset(new PairGradient<T>(blocks_));
     std::memset(kappa_.get(), 0, static_cast<std::size_t>(kSide * kPitch) * sizeof(T));
     std::fill(sums_(0), sums_(0) + 5 * sums_.stride, T(0));
     const T* weight = static_cast<const T*>(p.weight);
-    for (int64_t i = 0; i < p.rows; ++i) sums_(2)[i] = weight != nullptr ? weight[blocks_.row(i)] : T(1);
-    for (int64_t i = 0; i < p.rows; ++i) most_ = std::max(most_, blocks_.positives(i));
+    for (int64_t i = 0; i < blocks_.rows; ++i) sums_(2)[i] = weight != nullptr ? weight[blocks_.row(i)] : T(1);
+    for (int64_t i = 0; i < blocks_.rows; ++i) most_ = std::max(most_, blocks_.positives(i));
   }
 
   void write() const {
-    for (int64_t i = 0; i < p_.rows; ++i) {
+    for (int64_t i = 0; i < blocks_.rows; ++i) {
       const bool any = blocks_.positives(i) > 0 && blocks_.negatives(i) > 0;  // scores of no triplet may be NaN
       static_cast<T*>(p_.losses)[blocks_.row(i)] = any ? sums_(0)[i] : T(0);
       static_cast<T*>(p_.counts)[blocks_.row(i)] = any ? sums_(1)[i] : T(0);
       for (int kind = 0; kind < 2; ++kind) static_cast<T*>(p_.sums)[kind * p_.rows + blocks_.row(i)] = sums_(3 + kind)[i];
     }
     if (gradient_) gradient_->write(p_.grad_x, p_.grad_ref);
-  }
-
-  // Which of the thresholds of row i belongs to column j of its class.
-  int64_t slot(int64_t i, int64_t j) const {
-    const int64_t own = blocks_.own[i];
-    return j - blocks_.begin[i] - (own >= blocks_.begin[i] && own < j);
   }
 
   template <class F>
@@ -93,13 +87,20 @@ class TripletBlocks {
     gradient_->add(kappa_.get(), rows, columns, both);
   }
 
-  // f(i, j, score) for every positive of a block, one row after the other.
+  // f(j, slot) for the positives of row i within a range of columns; slots number all of them.
+  template <class F>
+  void for_positives_of(int64_t i, Range columns, F&& f) const {
+    int64_t slot = blocks_.positives_before(i, columns.begin);
+    blocks_.for_segments(i, columns, [&](int64_t begin, int64_t end, bool positive) {
+      for (int64_t j = begin; positive && j < end; ++j) f(j, slot++);
+    });
+  }
+
+  // f(i, j, slot, score) for every positive of a block, one row after the other.
   template <class F>
   void for_positives(Range rows, Range columns, F&& f) const {
     for (int64_t i = rows.begin; i < rows.end; ++i)
-      blocks_.for_segments(i, columns, [&](int64_t begin, int64_t end, bool positive) {
-        for (int64_t j = begin; positive && j < end; ++j) f(i, j, blocks_.at(rows, columns, i, j));
-      });
+      for_positives_of(i, columns, [&](int64_t j, int64_t slot) { f(i, j, slot, *blocks_.at(rows, columns, i, j)); });
   }
 
   const BatchAllTriplets& p_;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -25,24 +25,27 @@ PARAMETERS = 4
 
 
 Operands = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]
+CLASSES, MATRIX, SETS = range(3)
 
 
-def pair_operands(
-    x: Tensor,
-    labels: Tensor,
-    ref: Tensor | None,
-    ref_labels: Tensor | None,
-    self_index: Tensor | None,
-) -> tuple[Operands, tuple[int | bool, ...]]:
+def pair_operands(operands: Operands, ignore_label: int | None) -> tuple[Operands, tuple[int | bool, ...]]:
     """The tensors as their addresses will be read, and: dtype, threads, whether without `ref`, sizes,
-    addresses.
+    addresses, the relation. A relation that is not of classes is always with a `ref`.
     """
+    x, labels, ref, ref_labels, self_index = operands
     rows, depth = x.shape
     x = operand("x", x, compute_dtype(x.dtype), (rows, depth))
-    labels = operand("labels", labels, torch.int64, (rows,))
+    relation = CLASSES if labels.dim() == 1 else MATRIX if labels.dtype == torch.int8 else SETS
+    if relation != CLASSES and ref is None:
+        ref, ref_labels, self_index = x, labels, torch.arange(rows)
+    columns = rows if ref is None else ref.shape[0]
+    kind = torch.int8 if relation == MATRIX else torch.int64
+    shape = (rows,) if relation == CLASSES else (rows, columns if relation == MATRIX else labels.shape[1])
+    labels = operand("labels", labels, kind, shape)
     if ref is not None and ref_labels is not None:
-        ref = operand("ref", ref, x.dtype, (ref.shape[0], depth))
-        ref_labels = operand("ref_labels", ref_labels, torch.int64, (ref.shape[0],))
+        ref = operand("ref", ref, x.dtype, (columns, depth))
+        others = shape if relation == MATRIX else (columns, *shape[1:])
+        ref_labels = operand("ref_labels", ref_labels, kind, others)
     if self_index is not None:
         self_index = operand("self_index", self_index, torch.int64, (rows,))
     numbers = (
@@ -50,15 +53,29 @@ def pair_operands(
         threads(),
         ref is None,
         rows,
-        rows if ref is None else ref.shape[0],
+        columns,
         depth,
         x.data_ptr(),
         address(ref),
         labels.data_ptr(),
         address(ref_labels),
         address(self_index),
+        relation,
+        shape[1] if relation == SETS else 0,
+        ignore_label is not None,
+        ignore_label or 0,
     )
     return (x, labels, ref, ref_labels, self_index), numbers
+
+
+def output(shape: Sequence[int], x: Tensor, ignore_label: int | None) -> Tensor:
+    """Uninitialised, but zeros where kernels leave out rows."""
+    return x.new_empty(shape) if ignore_label is None else x.new_zeros(shape)
+
+
+def gradient(like: Tensor, ignore_label: int | None) -> Tensor:
+    found = fresh(like.shape, like.dtype)
+    return found if ignore_label is None else found.zero_()
 
 
 def _call(
@@ -82,10 +99,12 @@ def pair_loss(
     formula: str,
     metric: str,
     parameters: list[float],
+    ignore_label: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    (x, *_), numbers = kept = pair_operands(x, labels, ref, ref_labels, self_index)
-    losses = x.new_empty(x.shape[0], FORMULAS[formula].components)
-    counts, statistics = torch.empty_like(losses), x.new_empty(FORMULAS[formula].fields, x.shape[0])
+    kept, numbers = pair_operands((x, labels, ref, ref_labels, self_index), ignore_label)
+    x, found = kept[0], FORMULAS[formula]
+    losses = output((x.shape[0], found.components), x, ignore_label)
+    counts, statistics = torch.zeros_like(losses), output((found.fields, x.shape[0]), x, ignore_label)
     call = _call(extension.pair_loss, numbers, formula, metric, parameters)
     call(losses.data_ptr(), counts.data_ptr(), statistics.data_ptr())
     del kept
@@ -103,16 +122,25 @@ def pair_loss_backward(
     formula: str,
     metric: str,
     parameters: list[float],
+    ignore_label: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    kept = (x, _, ref, _, _), numbers = pair_operands(x, labels, ref, ref_labels, self_index)
+    kept, numbers = pair_operands((x, labels, ref, ref_labels, self_index), ignore_label)
+    x = kept[0]
     grad = operand("grad", grad, x.dtype, (x.shape[0], FORMULAS[formula].components))
     statistics = operand("statistics", statistics, x.dtype, (FORMULAS[formula].fields, x.shape[0]))
-    grad_x = fresh(x.shape, x.dtype)
-    grad_ref = None if ref is None else fresh(ref.shape, x.dtype)
+    grad_x = gradient(x, ignore_label)
+    grad_ref = None if kept[2] is None else gradient(kept[2], ignore_label)
     call = _call(extension.pair_loss_backward, numbers, formula, metric, parameters)
     call(grad.data_ptr(), statistics.data_ptr(), grad_x.data_ptr(), address(grad_ref))
     del kept
-    return grad_x, x.new_empty(0) if grad_ref is None else grad_ref
+    return joined(grad_x, grad_ref, ref)
+
+
+def joined(grad_x: Tensor, grad_ref: Tensor | None, ref: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Where a relation made the rows their own `ref`, both gradients are theirs."""
+    if grad_ref is None:
+        return grad_x, grad_x.new_empty(0)
+    return (grad_x.add_(grad_ref), grad_x.new_empty(0)) if ref is None else (grad_x, grad_ref)
 
 
 KERNELS = {"pair_loss": pair_loss, "pair_loss_backward": pair_loss_backward}

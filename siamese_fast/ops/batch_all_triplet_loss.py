@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from siamese_fast.ops._metrics import softplus
+from siamese_fast.ops.relations import Choice
 from siamese_fast.ops.triplet_sums import Evaluated, TripletRule, register, triplet_sums_loss
 
 
 def batch_all_triplet_loss(
     x: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     margin: float | None = 0.2,
     *,
     metric: str = "euclidean",
@@ -32,12 +33,15 @@ def batch_all_triplet_loss(
     ref: Tensor | None = None,
     ref_labels: Tensor | None = None,
     self_index: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_label: int | None = None,
+    pair_mask: Tensor | None = None,
 ) -> Tensor:
     """Triplet loss max(0, d_ap - d_an + margin) of every anchor, positive and negative.
 
     Args:
         x: embeddings [N, D].
-        labels: [N], any integer or bool dtype.
+        labels: [N], any integer or bool dtype, or [N, C], multi-hot, as for `ntxent_loss`.
         margin: of the violation; None for the soft margin softplus(d_ap - d_an).
         metric: "euclidean", "sqeuclidean", "cosine" (1 - cosine) or "dot" (minus the product).
         normalize: scale rows to length 1 first.
@@ -46,6 +50,7 @@ def batch_all_triplet_loss(
             [N], the sum over each anchor's triplets.
         ref, ref_labels, self_index: a separate set of positives and negatives, as for `hardest_pairs`; `ref`
             takes gradients too.
+        weight, ignore_label, pair_mask: as for `ntxent_loss`.
 
     Returns:
         The loss, [] or [N], in float32 (float64 for float64); 0, with gradients of zeros, for a batch without
@@ -58,8 +63,9 @@ def batch_all_triplet_loss(
         >>> loss = batch_all_triplet_loss(encoder(images), labels, margin=0.1)
         >>> loss.backward()
     """
+    choice = Choice(weight, ignore_label, pair_mask)
     return triplet_sums_loss(
-        _ALL, x, labels, margin, metric, normalize, smooth, reduction, ref, ref_labels, self_index
+        _ALL, x, labels, margin, metric, normalize, smooth, reduction, ref, ref_labels, self_index, choice
     )
 
 
@@ -80,9 +86,7 @@ def _ranks(
     return torch.where(ranked, below, 0).to(dtype), torch.where(positive, above, 0).to(dtype), lowest
 
 
-def _hinges(
-    scores: Tensor, positive: Tensor, negative: Tensor, margin: float
-) -> tuple[Tensor, Tensor]:
+def _hinges(scores: Tensor, positive: Tensor, negative: Tensor, margin: float) -> tuple[Tensor, Tensor]:
     """Losses and counts [n], differentiable: ranks are constants. Scores are taken from the lowest threshold:
     those close together then lose no digits.
     """
@@ -130,5 +134,7 @@ def _slopes(scores: Tensor, positive: Tensor, negative: Tensor, margin: float, h
 
 
 _ALL = register(
-    TripletRule("all", losses=_losses, slopes=_slopes, terms=lambda positives, negatives: positives * negatives)
+    TripletRule(
+        "all", losses=_losses, slopes=_slopes, terms=lambda positives, negatives: positives * negatives
+    )
 )

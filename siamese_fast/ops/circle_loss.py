@@ -25,11 +25,12 @@ from siamese_fast.ops.pair_loss import (
     reduce_rows,
     register,
 )
+from siamese_fast.ops.relations import Choice
 
 
 def circle_loss(
     x: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     margin: float = 0.4,
     gamma: float = 80.0,
     *,
@@ -38,11 +39,14 @@ def circle_loss(
     ref: Tensor | None = None,
     ref_labels: Tensor | None = None,
     self_index: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_label: int | None = None,
+    pair_mask: Tensor | None = None,
 ) -> Tensor:
     """Circle loss of every anchor, over the cosines of all of its pairs.
 
     Args:
-        x, labels, ref, ref_labels, self_index: as for `ntxent_loss`.
+        x, labels, ref, ref_labels, self_index, weight, ignore_label, pair_mask: as for `ntxent_loss`.
         margin: how far from 1 and 0 the boundary lies (m).
         gamma: scale of the exponents.
         constant_weights: the weights w take no gradient, as published; False differentiates them too.
@@ -61,6 +65,7 @@ def circle_loss(
         >>> loss.backward()
     """
     check.choice("reduction", reduction, REDUCTIONS)
+    choice = Choice(weight, ignore_label, pair_mask)
     if not isinstance(constant_weights, bool):
         raise TypeError(f"constant_weights must be a bool, got {type(constant_weights).__name__}")
     parameters = [
@@ -68,8 +73,10 @@ def circle_loss(
         finite("gamma", gamma, positive=True),
         float(not constant_weights),
     ]
-    losses, counts = pair_losses(_CIRCLE, parameters, x, labels, "cosine", False, ref, ref_labels, self_index)
-    return reduce_rows(losses[:, 0], counts[:, 0], reduction)
+    losses, counts = pair_losses(
+        _CIRCLE, parameters, x, labels, "cosine", False, ref, ref_labels, self_index, choice
+    )
+    return reduce_rows(losses[:, 0], counts[:, 0], reduction, choice)
 
 
 def _weights(scores: Tensor, margin: float) -> tuple[Tensor, Tensor]:
@@ -95,7 +102,6 @@ def _losses(scores: Tensor, positive: Tensor, negative: Tensor, parameters: Para
             torch.where(valid, total.sigmoid(), 0.0),
             torch.where(valid, push, torch.inf),
             torch.zeros_like(total),
-            losses,
         ],
         1,
     )
@@ -116,4 +122,4 @@ def _slopes(
     return (gamma * statistics[:, 1:2] * (push - pull),)
 
 
-_CIRCLE = register(Formula("circle", components=1, fields=5, losses=_losses, slopes=_slopes))
+_CIRCLE = register(Formula("circle", components=1, fields=4, losses=_losses, slopes=_slopes))

@@ -21,12 +21,14 @@ from siamese_fast.ops.pair_loss import (
     finite,
     pair_losses,
     register,
+    share,
 )
+from siamese_fast.ops.relations import Choice, pair_counts
 
 
 def contrastive_loss(
     x: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     pos_margin: float = 0.0,
     neg_margin: float = 1.0,
     *,
@@ -36,11 +38,14 @@ def contrastive_loss(
     ref: Tensor | None = None,
     ref_labels: Tensor | None = None,
     self_index: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_label: int | None = None,
+    pair_mask: Tensor | None = None,
 ) -> Tensor:
     """Contrastive loss of every ordered pair (i, j) of the batch.
 
     Args:
-        x, labels, ref, ref_labels, self_index: as for `ntxent_loss`.
+        x, labels, ref, ref_labels, self_index, weight, ignore_label, pair_mask: as for `ntxent_loss`.
         pos_margin, neg_margin: distances under which positives, and over which negatives, cost nothing.
         metric: "euclidean", "sqeuclidean", "cosine" (1 - cosine) or "dot" (minus the product).
         normalize: scale rows to length 1 first.
@@ -59,34 +64,21 @@ def contrastive_loss(
         >>> loss.backward()
     """
     check.choice("reduction", reduction, REDUCTIONS)
+    choice = Choice(weight, ignore_label, pair_mask)
     offset = 1.0 if metric == "cosine" else 0.0
     parameters = [offset - finite("pos_margin", pos_margin), offset - finite("neg_margin", neg_margin)]
     losses, counts = pair_losses(
-        _CONTRASTIVE, parameters, x, labels, metric, normalize, ref, ref_labels, self_index
+        _CONTRASTIVE, parameters, x, labels, metric, normalize, ref, ref_labels, self_index, choice
     )
+    losses = choice.weighted(losses)
     if reduction == "none":
         return losses.sum(1)
     if reduction == "sum":
         return losses.sum()
     if reduction == "mean":
-        counts = pair_counts(labels, ref_labels, self_index, losses)
-    return (losses.sum(0) / counts.sum(0).clamp_min(1)).sum()
-
-
-def pair_counts(labels: Tensor, ref_labels: Tensor | None, self_index: Tensor | None, like: Tensor) -> Tensor:
-    """Positives and negatives of each row, [N, 2]."""
-    labels = labels.to(torch.int64).contiguous()
-    classes = labels if ref_labels is None else ref_labels.to(torch.int64)
-    values, counts = classes.unique(return_counts=True)
-    if values.shape[0] == 0:
-        return like.new_zeros(labels.shape[0], 2)
-    place = torch.searchsorted(values, labels).clamp_max(values.shape[0] - 1)
-    same = torch.where(values[place] == labels, counts[place], 0)
-    own = torch.ones_like(same) if ref_labels is None else torch.zeros_like(same)
-    if self_index is not None:
-        found = self_index.to(torch.int64)
-        own = ((found >= 0) & (classes[found.clamp_min(0)] == labels)).to(same.dtype)
-    return torch.stack([same - own, classes.shape[0] - same], 1).to(like.dtype)
+        _, found, _, *others = choice.related(x, labels, ref, ref_labels, self_index)
+        counts = pair_counts(found, *others, losses, ignore_label)
+    return share(losses.sum(0), choice.weighted(counts).sum(0)).sum()
 
 
 def _losses(scores: Tensor, positive: Tensor, negative: Tensor, parameters: Parameters) -> Evaluated:

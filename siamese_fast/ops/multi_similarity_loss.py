@@ -24,11 +24,12 @@ from siamese_fast.ops.pair_loss import (
     reduce_rows,
     register,
 )
+from siamese_fast.ops.relations import Choice
 
 
 def multi_similarity_loss(
     x: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     alpha: float = 2.0,
     beta: float = 50.0,
     base: float = 0.5,
@@ -39,11 +40,15 @@ def multi_similarity_loss(
     ref: Tensor | None = None,
     ref_labels: Tensor | None = None,
     self_index: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_label: int | None = None,
+    pair_mask: Tensor | None = None,
 ) -> Tensor:
     """Multi-similarity loss of every anchor, over all of its pairs.
 
     Args:
-        x, labels, metric, normalize, ref, ref_labels, self_index: as for `ntxent_loss`.
+        x, labels, metric, normalize, ref, ref_labels, self_index, weight, ignore_label, pair_mask: as for
+            `ntxent_loss`.
         alpha, beta: sharpness of the soft maximum over positives and over negatives.
         base: the similarity above which positives, and below which negatives, count little.
         reduction: "mean" over all N anchors, "mean_nonzero" over losses above 0, "sum", or "none": [N].
@@ -59,8 +64,9 @@ def multi_similarity_loss(
         >>> loss.backward()
     """
     check.choice("reduction", reduction, REDUCTIONS)
+    choice = Choice(weight, ignore_label, pair_mask)
     sharpness = [finite("alpha", alpha, positive=True), finite("beta", beta, positive=True)]
-    losses, _ = pair_losses(
+    losses, counts = pair_losses(
         _MULTI_SIMILARITY,
         [*sharpness, finite("base", base)],
         x,
@@ -70,8 +76,9 @@ def multi_similarity_loss(
         ref,
         ref_labels,
         self_index,
+        choice,
     )
-    return reduce_rows(losses[:, 0], torch.ones_like(losses[:, 0]), reduction)
+    return reduce_rows(losses[:, 0], counts[:, 0], reduction, choice)
 
 
 def _exponents(scores: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
@@ -92,7 +99,7 @@ def _losses(scores: Tensor, positive: Tensor, negative: Tensor, parameters: Para
     pull, push = _soft_maximum(of_positives, positive), _soft_maximum(of_negatives, negative)
     losses = pull / parameters[0] + push / parameters[1]
     kept = torch.cat([pull, torch.zeros_like(pull), push, torch.zeros_like(push)], 1)
-    return losses, (losses > 0).to(losses.dtype), kept
+    return losses, torch.ones_like(losses), kept
 
 
 def _slopes(

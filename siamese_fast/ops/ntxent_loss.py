@@ -24,11 +24,12 @@ from siamese_fast.ops.pair_loss import (
     reduce_rows,
     register,
 )
+from siamese_fast.ops.relations import Choice
 
 
 def ntxent_loss(
     x: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     temperature: float = 0.07,
     *,
     metric: str = "cosine",
@@ -37,12 +38,16 @@ def ntxent_loss(
     ref: Tensor | None = None,
     ref_labels: Tensor | None = None,
     self_index: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_label: int | None = None,
+    pair_mask: Tensor | None = None,
 ) -> Tensor:
     """NT-Xent (normalised temperature-scaled cross-entropy) of every positive pair.
 
     Args:
         x: embeddings [N, D], float32, float64, float16 or bfloat16.
-        labels: [N], any integer or bool dtype; rows of one label are each other's positives.
+        labels: [N], any integer or bool dtype; rows of one label are each other's positives. Or [N, C], not 0
+            where a row has a label: rows that share one are positives.
         temperature: scores are divided by it.
         metric: "cosine", "dot", or minus the "euclidean" or "sqeuclidean" distance.
         normalize: scale rows to length 1 first (always so for "cosine").
@@ -51,6 +56,10 @@ def ntxent_loss(
         ref, ref_labels: [M, D] and [M], a separate set that holds positives and negatives; takes gradients.
         self_index: [N], with `ref`: the row of `ref` that is the anchor itself and not its positive, -1 for
             none.
+        weight: [N], multiplies each anchor's terms, in the numerator and in the denominator of a mean.
+        ignore_label: rows with this label are neither anchors nor positives nor negatives.
+        pair_mask: [N, M] bool or integer, instead of labels (None): 1 where a pair is positive, 0 where it
+            is negative, -1 where it is neither; a row is never paired with itself.
 
     Returns:
         The loss, [] or [N], in float32 (float64 for float64). Anchors without positives add nothing; a
@@ -64,11 +73,12 @@ def ntxent_loss(
         >>> loss.backward()
     """
     check.choice("reduction", reduction, REDUCTIONS)
+    choice = Choice(weight, ignore_label, pair_mask)
     parameters = [finite("temperature", temperature, positive=True)]
     losses, counts = pair_losses(
-        _NTXENT, parameters, x, labels, metric, normalize, ref, ref_labels, self_index
+        _NTXENT, parameters, x, labels, metric, normalize, ref, ref_labels, self_index, choice
     )
-    return reduce_rows(losses[:, 0], counts[:, 0], reduction)
+    return reduce_rows(losses[:, 0], counts[:, 0], reduction, choice)
 
 
 def _losses(scores: Tensor, positive: Tensor, negative: Tensor, parameters: Parameters) -> Evaluated:

@@ -22,7 +22,7 @@ from torch import Tensor
 from siamese_fast.ops import _checks as check
 from siamese_fast.ops import _metrics as metrics
 from siamese_fast.ops._define import Grads, define, differentiable
-from siamese_fast.ops.hardest_pairs import mining_arguments
+from siamese_fast.ops.relations import EVERY_ROW, Choice, masks, own_columns
 
 METRICS = ("euclidean", "sqeuclidean", "cosine", "dot")
 FLOAT32_MAX = torch.finfo(torch.float32).max
@@ -71,12 +71,13 @@ def pair_losses(
     ref: Tensor | None,
     ref_labels: Tensor | None,
     self_index: Tensor | None,
+    choice: Choice = EVERY_ROW,
 ) -> tuple[Tensor, Tensor]:
     """Losses and counts [N, components] of arguments as users give them; pairs are with `ref`, or among `x`
     without a row and itself.
     """
-    operands = prepared(x, labels, metric, normalize, ref, ref_labels, self_index)
-    losses, counts, _ = _apply(*operands, formula, metric, parameters)
+    operands = prepared(x, labels, metric, normalize, ref, ref_labels, self_index, choice)
+    losses, counts, _ = _apply(*operands, formula, metric, parameters, choice.ignore_label)
     return losses, counts
 
 
@@ -88,10 +89,11 @@ def prepared(
     ref: Tensor | None,
     ref_labels: Tensor | None,
     self_index: Tensor | None,
+    choice: Choice = EVERY_ROW,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """The tensors as kernels take them: checked, in the compute dtype, of unit length where that is asked."""
     check.choice("metric", metric, METRICS)
-    x, labels, ref, ref_labels, self_index = mining_arguments(x, labels, ref, ref_labels, self_index)
+    x, labels, ref, ref_labels, self_index = choice.related(x, labels, ref, ref_labels, self_index)
     compute = check.compute_dtype(x.dtype)
     unit = normalize or metric == "cosine"
     x = metrics.unit_rows(x) if unit else x.to(compute)
@@ -100,17 +102,22 @@ def prepared(
     return x, labels, ref, ref_labels, self_index
 
 
-def reduce_rows(losses: Tensor, counts: Tensor, reduction: str) -> Tensor:
+def reduce_rows(losses: Tensor, counts: Tensor, reduction: str, choice: Choice = EVERY_ROW) -> Tensor:
     """`losses` [N] over `counts` [N] terms each: "mean" over all terms, "mean_nonzero" over the rows above
-    0.
+    0; each by its weight.
     """
+    weighted = choice.weighted(losses)
     if reduction == "none":
-        return losses
+        return weighted
     if reduction == "sum":
-        return losses.sum()
-    return losses.sum() / (counts if reduction == "mean" else (losses > 0).to(losses.dtype)).sum().clamp_min(
-        1
-    )
+        return weighted.sum()
+    terms = counts if reduction == "mean" else (losses > 0).to(losses.dtype)
+    return share(weighted.sum(), choice.weighted(terms).sum())
+
+
+def share(total: Tensor, terms: Tensor) -> Tensor:
+    """A mean, and 0 of nothing."""
+    return total / torch.where(terms > 0, terms, 1.0)
 
 
 def finite(name: str, value: float, *, positive: bool = False) -> float:
@@ -134,18 +141,6 @@ def score_block(x: Tensor, y: Tensor, metric: str) -> Tensor:
     return -metrics.distance_block(x, y, "dot" if product else metric)
 
 
-def masks(labels: Tensor, classes: Tensor, own: Tensor | None, rows: slice) -> tuple[Tensor, Tensor]:
-    same = labels[rows, None] == classes[None, :]
-    positive = same
-    if own is not None:
-        positive = same & (own[rows, None] != torch.arange(classes.shape[0], device=classes.device))
-    return positive, ~same
-
-
-def own_columns(x: Tensor, ref: Tensor | None, self_index: Tensor | None) -> Tensor | None:
-    return torch.arange(x.shape[0], device=x.device) if ref is None else self_index
-
-
 def _reference(
     x: Tensor,
     labels: Tensor,
@@ -155,17 +150,20 @@ def _reference(
     formula: str,
     metric: str,
     parameters: Parameters,
+    ignore_label: int | None = None,
 ) -> Evaluated:
     found = FORMULAS[formula]
     y, classes = (x, labels) if ref is None or ref_labels is None else (ref, ref_labels)
     own = own_columns(x, ref, self_index)
     losses, counts, statistics = _empty(x, formula)
     for rows in metrics.row_blocks(x.shape[0], y.shape[0]):
-        positive, negative = masks(labels, classes, own, rows)
+        positive, negative = masks(labels, classes, own, rows, ignore_label)
         losses[rows], counts[rows], kept = found.losses(
             score_block(x[rows], y, metric), positive, negative, parameters
         )
         statistics[:, rows] = kept.T
+    if ignore_label is not None:
+        counts.masked_fill_((labels == ignore_label)[:, None], 0)
     return losses, counts, statistics
 
 
@@ -180,6 +178,7 @@ def _backward(
     formula: str,
     metric: str,
     parameters: Parameters,
+    ignore_label: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     found = FORMULAS[formula]
 
@@ -190,7 +189,7 @@ def _backward(
             torch.zeros_like(scores),
         )
 
-    return product_gradients(coefficients, x, labels, ref, ref_labels, self_index, metric)
+    return product_gradients(coefficients, x, labels, ref, ref_labels, self_index, metric, ignore_label)
 
 
 def product_gradients(
@@ -201,6 +200,7 @@ def product_gradients(
     ref_labels: Tensor | None,
     self_index: Tensor | None,
     metric: str,
+    ignore_label: int | None,
 ) -> tuple[Tensor, Tensor]:
     """Gradients in `x` and `ref` (empty without one) of a loss by its d loss / d score, which
     `coefficients(rows, scores, positive, negative)` gives for some rows.
@@ -210,7 +210,7 @@ def product_gradients(
     grad_x, grad_y = torch.zeros_like(x), torch.zeros_like(y)
     for rows in metrics.row_blocks(x.shape[0], y.shape[0]):
         scores = score_block(x[rows], y, metric)
-        kappa = coefficients(rows, scores, *masks(labels, classes, own, rows))
+        kappa = coefficients(rows, scores, *masks(labels, classes, own, rows, ignore_label))
         if metric == "sqeuclidean":
             kappa = 2 * kappa
         if metric == "euclidean":
@@ -239,9 +239,10 @@ def _formula(
     formula: str,
     metric: str,
     parameters: Parameters,
+    ignore_label: int | None,
 ) -> Tensor:
     y, classes = (x, labels) if ref is None or ref_labels is None else (ref, ref_labels)
-    positive, negative = masks(labels, classes, own_columns(x, ref, self_index), slice(None))
+    positive, negative = masks(labels, classes, own_columns(x, ref, self_index), slice(None), ignore_label)
     scores = score_matrix(x, y, metric)
     return FORMULAS[formula].losses(scores, positive, negative, parameters)[0]
 
@@ -254,14 +255,14 @@ def _empty(x: Tensor, formula: str) -> Evaluated:
 
 _op = define(
     "pair_loss(Tensor x, Tensor labels, Tensor? ref, Tensor? ref_labels, Tensor? self_index, str formula,"
-    " str metric, float[] parameters) -> (Tensor, Tensor, Tensor)",
+    " str metric, float[] parameters, int? ignore_label=None) -> (Tensor, Tensor, Tensor)",
     _reference,
     lambda x, labels, ref, ref_labels, self_index, formula, *_: _empty(x, formula),
 )
 _backward_op = define(
     "pair_loss_backward(Tensor grad, Tensor x, Tensor labels, Tensor? ref, Tensor? ref_labels,"
-    " Tensor? self_index, Tensor statistics, str formula, str metric, float[] parameters)"
-    " -> (Tensor, Tensor)",
+    " Tensor? self_index, Tensor statistics, str formula, str metric, float[] parameters,"
+    " int? ignore_label=None) -> (Tensor, Tensor)",
     _backward,
     lambda grad, x, labels, ref, *_: (
         torch.empty_like(x),
@@ -275,7 +276,7 @@ def _gradients(grad: Tensor, inputs: tuple[object, ...], tape: tuple[Tensor, ...
     grad_x, grad_ref = _backward_op(
         grad.contiguous(), x, labels, ref, ref_labels, self_index, *tape, *options
     )
-    return (grad_x, None, None if ref is None else grad_ref, *(None,) * 5)
+    return (grad_x, None, None if ref is None else grad_ref, *(None,) * 6)
 
 
 _apply = differentiable(

@@ -16,13 +16,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from siamese_fast.ops.relations import Choice
 from siamese_fast.ops.triplet_rows import hinge_losses, hinge_slopes
 from siamese_fast.ops.triplet_sums import Evaluated, TripletRule, register, triplet_sums_loss
 
 
 def semi_hard_triplet_loss(
     x: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     margin: float | None = 0.2,
     *,
     metric: str = "euclidean",
@@ -32,13 +33,16 @@ def semi_hard_triplet_loss(
     ref: Tensor | None = None,
     ref_labels: Tensor | None = None,
     self_index: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_label: int | None = None,
+    pair_mask: Tensor | None = None,
 ) -> Tensor:
     """Triplet loss of every anchor and positive with the nearest negative that is strictly farther than the
     positive; with the farthest negative where none is farther.
 
     Args:
-        x, labels, margin, metric, normalize, smooth, ref, ref_labels, self_index: as for
-            `batch_all_triplet_loss`.
+        x, labels, margin, metric, normalize, smooth, ref, ref_labels, self_index, weight, ignore_label,
+            pair_mask: as for `batch_all_triplet_loss`.
         reduction: "mean" over the pairs of an anchor (that has a negative) and a positive, "mean_nonzero"
             over those above 0, "sum", or "none": [N], the sum over each anchor's positives.
 
@@ -54,8 +58,20 @@ def semi_hard_triplet_loss(
         >>> loss = semi_hard_triplet_loss(encoder(images), labels, normalize=True)
         >>> loss.backward()
     """
+    choice = Choice(weight, ignore_label, pair_mask)
     return triplet_sums_loss(
-        _SEMI_HARD, x, labels, margin, metric, normalize, smooth, reduction, ref, ref_labels, self_index
+        _SEMI_HARD,
+        x,
+        labels,
+        margin,
+        metric,
+        normalize,
+        smooth,
+        reduction,
+        ref,
+        ref_labels,
+        self_index,
+        choice,
     )
 
 
@@ -68,9 +84,7 @@ def semi_hard_negatives(scores: Tensor, negative: Tensor) -> Tensor:
     rivals, order = scores.flip(1).masked_fill(~usable.flip(1), -torch.inf).sort(dim=1, stable=True)
     below = torch.searchsorted(rivals, scores.contiguous()) - 1
     farthest = rivals.gather(1, (columns - count).clamp_max(columns - 1))
-    place = torch.where(
-        below >= columns - count, below, torch.searchsorted(rivals, farthest, right=True) - 1
-    )
+    place = torch.where(below >= columns - count, below, torch.searchsorted(rivals, farthest, right=True) - 1)
     return torch.where(count > 0, columns - 1 - order.gather(1, place.clamp_min(0)), -1)
 
 

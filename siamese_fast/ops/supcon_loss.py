@@ -29,11 +29,12 @@ from siamese_fast.ops.pair_loss import (
     reduce_rows,
     register,
 )
+from siamese_fast.ops.relations import Choice
 
 
 def supcon_loss(
     x: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     temperature: float = 0.1,
     *,
     metric: str = "cosine",
@@ -42,11 +43,15 @@ def supcon_loss(
     ref: Tensor | None = None,
     ref_labels: Tensor | None = None,
     self_index: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_label: int | None = None,
+    pair_mask: Tensor | None = None,
 ) -> Tensor:
     """Supervised contrastive loss of every anchor (L_out of the paper).
 
     Args:
-        x, labels, temperature, metric, normalize, ref, ref_labels, self_index: as for `ntxent_loss`.
+        x, labels, temperature, metric, normalize, ref, ref_labels, self_index, weight, ignore_label,
+            pair_mask: as for `ntxent_loss`.
         reduction: "mean" over the anchors that have a positive, "mean_nonzero" over losses above 0, "sum", or
             "none": [N], 0 for an anchor without positives.
 
@@ -61,11 +66,12 @@ def supcon_loss(
         >>> loss.backward()
     """
     check.choice("reduction", reduction, REDUCTIONS)
+    choice = Choice(weight, ignore_label, pair_mask)
     parameters = [finite("temperature", temperature, positive=True)]
     losses, counts = pair_losses(
-        _SUPCON, parameters, x, labels, metric, normalize, ref, ref_labels, self_index
+        _SUPCON, parameters, x, labels, metric, normalize, ref, ref_labels, self_index, choice
     )
-    return reduce_rows(losses[:, 0], counts[:, 0], reduction)
+    return reduce_rows(losses[:, 0], counts[:, 0], reduction, choice)
 
 
 def info_nce_loss(
@@ -186,7 +192,6 @@ def _losses(scores: Tensor, positive: Tensor, negative: Tensor, parameters: Para
             torch.where(has, total, torch.inf),
             torch.where(has, share, 0.0),
             mean * count,
-            torch.zeros_like(mean),
         ],
         1,
     )
@@ -200,4 +205,4 @@ def _slopes(
     return ((share - torch.where(positive, statistics[:, 1:2], 0.0)) / parameters[0],)
 
 
-_SUPCON = register(Formula("supcon", components=1, fields=4, losses=_losses, slopes=_slopes))
+_SUPCON = register(Formula("supcon", components=1, fields=3, losses=_losses, slopes=_slopes))

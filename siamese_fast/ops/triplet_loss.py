@@ -13,23 +13,16 @@ Loss", 2017.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from siamese_fast.ops import _checks as check
 from siamese_fast.ops import _metrics as metrics
-from siamese_fast.ops._define import Grads, define, differentiable
-from siamese_fast.ops.hardest_pairs import mine, mining_arguments
-from siamese_fast.ops.triplet_rows import (
-    averaging,
-    empty_outputs,
-    hinge_losses,
-    hinge_slopes,
-    reduced,
-    triplet_rows_loss,
-)
+from siamese_fast.ops.hardest_pairs import mine
+from siamese_fast.ops.indexed_triplets import Triplets, apply_triplets, indexed_loss
+from siamese_fast.ops.ranked_pairs import hardest_related
+from siamese_fast.ops.relations import Choice
+from siamese_fast.ops.statistics import Statistics
 
 REDUCTIONS = ("none", "mean", "sum", "mean_nonzero")
 NO_TRIPLET = ("skip", "zero_positive", "error")
@@ -37,7 +30,7 @@ NO_TRIPLET = ("skip", "zero_positive", "error")
 
 def batch_hard_triplet_loss(
     x: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     margin: float | None = 0.2,
     *,
     metric: str = "euclidean",
@@ -49,12 +42,17 @@ def batch_hard_triplet_loss(
     ref_labels: Tensor | None = None,
     self_index: Tensor | None = None,
     return_valid: bool = False,
+    swap: bool = False,
+    weight: Tensor | None = None,
+    ignore_label: int | None = None,
+    pair_mask: Tensor | None = None,
+    statistics: Statistics | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Triplet loss over each anchor's hardest positive and hardest negative.
 
     Args:
         x: embeddings [N, D].
-        labels: [N], any integer or bool dtype.
+        labels: [N], any integer or bool dtype, or [N, C], multi-hot, as for `ntxent_loss`.
         margin: of the violation d_ap - d_an + margin; None for the soft margin softplus(d_ap - d_an).
         metric: "euclidean", "sqeuclidean", "cosine" (1 - cosine), "dot" (violation s_an - s_ap + margin) or
             "manhattan".
@@ -67,6 +65,11 @@ def batch_hard_triplet_loss(
         ref, ref_labels, self_index: a separate set to mine from, as for `hardest_pairs`; `ref` takes
             gradients too.
         return_valid: also return which anchors took part, bool [N].
+        swap: the negative counts at its distance from the positive where that is smaller than from the anchor
+            (the distance swap of Balntas et al., 2016).
+        weight, ignore_label, pair_mask: as for `ntxent_loss`; the last, and labels [N, C], with any metric
+            but "manhattan".
+        statistics: a dict that takes what `triplet_statistics` says of the batch.
 
     Returns:
         The loss, [] or [N]. A batch without any triplet gives 0 and gradients of zeros. A NaN anchor has loss
@@ -77,20 +80,28 @@ def batch_hard_triplet_loss(
         >>> loss.backward()
     """
     check_options(margin, metric, reduction, no_triplet)
-    x, labels, ref, ref_labels, self_index = mining_arguments(x, labels, ref, ref_labels, self_index)
+    choice = Choice(weight, ignore_label, pair_mask)
+    x, labels, ref, ref_labels, self_index = choice.related(x, labels, ref, ref_labels, self_index)
     if normalize or metric == "cosine":
         x, ref = metrics.unit_rows(x), None if ref is None else metrics.unit_rows(ref)
-    positive, negative = mine(x, labels, ref, ref_labels, self_index, metric)
+    positive, negative = _hardest(x, labels, ref, ref_labels, self_index, metric, ignore_label)
     zero_positive = no_triplet == "zero_positive"
     if no_triplet == "error":
         missing = int((~_took_part(positive, negative, zero_positive)).sum())
         if missing:
             anchors = f"{missing} of {x.shape[0]} anchors"
             raise ValueError(f"no_triplet is 'error', and {anchors} have no positive or no negative")
-    hinge = "softplus" if smooth or margin is None else "relu"
-    loss: Tensor = _apply(
-        x, ref, None, positive, negative, float(margin or 0.0), metric, hinge, reduction, zero_positive
-    )[0]
+    loss = indexed_loss(
+        Triplets(x, ref, None, positive, negative),
+        margin,
+        metric,
+        smooth=smooth,
+        reduction=reduction,
+        swap=swap,
+        zero_positive=zero_positive,
+        choice=choice,
+        statistics=statistics,
+    )
     return (loss, _took_part(positive, negative, zero_positive)) if return_valid else loss
 
 
@@ -98,60 +109,23 @@ def _took_part(positive: Tensor, negative: Tensor, zero_positive: bool) -> Tenso
     return negative >= 0 if zero_positive else (positive >= 0) & (negative >= 0)
 
 
-def triplet_loss(
-    anchor: Tensor,
-    positive: Tensor,
-    negative: Tensor,
-    margin: float | None = 0.2,
-    *,
-    embeddings: Tensor | None = None,
-    ref: Tensor | None = None,
-    metric: str = "euclidean",
-    normalize: bool = False,
-    smooth: bool = False,
-    reduction: str = "mean",
-) -> Tensor:
-    """Triplet loss of given triplets.
-
-    Args:
-        anchor, positive, negative: embeddings [T, D]; or, with `embeddings`, row indices [T] of any integer
-            dtype.
-        embeddings: [N, D], the rows that the indices select.
-        ref: [M, D], the rows that `positive` and `negative` select, when they are not those of `embeddings`.
-        margin, metric, normalize, smooth: as for `batch_hard_triplet_loss`.
-        reduction: "mean", "sum", "mean_nonzero" or "none" ([T]).
-
-    Returns:
-        The loss, [] or [T].
-
-    Example:
-        >>> loss = triplet_loss(encoder(a), encoder(p), encoder(n), margin=0.2)
-        >>> loss = triplet_loss(a_index, p_index, n_index, embeddings=x)
-    """
-    check_options(margin, metric, reduction, "skip")
-    hinge = "softplus" if smooth or margin is None else "relu"
-    options = (float(margin or 0.0), metric, hinge, reduction)
-    unit = normalize or metric == "cosine"
-    if embeddings is None:
-        if ref is not None:
-            raise ValueError(
-                "ref goes with embeddings and indices; anchor, positive and negative are rows here"
-            )
-        rows = [check.embeddings("anchor", anchor)]
-        for name, value in (("positive", positive), ("negative", negative)):
-            rows.append(check.embeddings(name, value, like=("anchor", rows[0])))
-            check.same_rows(name, value, "anchor", rows[0])
-        loss: Tensor = triplet_rows_loss(*(metrics.unit_rows(r) if unit else r for r in rows), *options)[0]
-        return loss
-    x = check.embeddings("embeddings", embeddings)
-    table = x if ref is None else check.embeddings("ref", ref, like=("embeddings", x))
-    anchor = check.indices("anchor", anchor, None, x)
-    positive = check.indices("positive", positive, anchor.shape[0], table)
-    negative = check.indices("negative", negative, anchor.shape[0], table)
-    if unit:
-        x, ref = metrics.unit_rows(x), None if ref is None else metrics.unit_rows(ref)
-    by_index: Tensor = _apply(x, ref, anchor, positive, negative, *options, False)[0]
-    return by_index
+def _hardest(
+    x: Tensor,
+    labels: Tensor,
+    ref: Tensor | None,
+    ref_labels: Tensor | None,
+    self_index: Tensor | None,
+    metric: str,
+    ignore_label: int | None,
+) -> tuple[Tensor, Tensor]:
+    """The hardest pair of each row. Mining never chooses a NaN: ignored rows are that to it."""
+    if labels.dim() == 2:
+        return hardest_related(x, labels, ref, ref_labels, self_index, metric)
+    if ignore_label is not None:
+        x = torch.where((labels == ignore_label)[:, None], torch.nan, x)
+        if ref is not None and ref_labels is not None:
+            ref = torch.where((ref_labels == ignore_label)[:, None], torch.nan, ref)
+    return mine(x, labels, ref, ref_labels, self_index, metric)
 
 
 def check_options(margin: float | None, metric: str, reduction: str, no_triplet: str) -> None:
@@ -173,10 +147,11 @@ def losses_of_chosen(
 ) -> Tensor:
     """Loss `[N]` of each row of `x` with rows of `table`, -1 for none; differentiable, arguments checked."""
     hinge = "softplus" if smooth or margin is None else "relu"
-    losses: Tensor = _apply(
+    losses: Tensor = apply_triplets(
         x, table, None, positive, negative, float(margin or 0.0), metric, hinge, "none", zero_positive
     )[0]
     return losses
+<<<<<<< HEAD
 
 
 def _select(x: Tensor, index: Tensor | None) -> Tensor:
@@ -317,3 +292,5 @@ def _gradients(grad: Tensor, inputs: tuple[object, ...], tape: tuple[Tensor, ...
 
 
 _apply = differentiable(_op, backward=_gradients, formula=_formula, tape=slice(1, 4))
+=======
+>>>>>>> 0983d1c (Ignored labels, weights, sets of labels and masks of pairs under every loss; ranked triplets; the distance swap)

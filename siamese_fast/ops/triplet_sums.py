@@ -19,17 +19,16 @@ from torch import Tensor
 from siamese_fast.ops import _checks as check
 from siamese_fast.ops import _metrics as metrics
 from siamese_fast.ops._define import Grads, define, differentiable
-from siamese_fast.ops.contrastive_loss import pair_counts
 from siamese_fast.ops.pair_loss import (
     REDUCTIONS,
     finite,
-    masks,
-    own_columns,
     prepared,
     product_gradients,
     score_block,
     score_matrix,
+    share,
 )
+from siamese_fast.ops.relations import EVERY_ROW, Choice, masks, own_columns, pair_counts
 
 Evaluated = tuple[Tensor, Tensor, Tensor]
 
@@ -63,7 +62,7 @@ def register(rule: TripletRule) -> str:
 def triplet_sums_loss(
     rule: str,
     x: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     margin: float | None,
     metric: str,
     normalize: bool,
@@ -72,23 +71,26 @@ def triplet_sums_loss(
     ref: Tensor | None,
     ref_labels: Tensor | None,
     self_index: Tensor | None,
+    choice: Choice = EVERY_ROW,
 ) -> Tensor:
     """The loss of arguments as users give them."""
     check.choice("reduction", reduction, REDUCTIONS)
     hinge = "softplus" if smooth or margin is None else "relu"
     number = 0.0 if margin is None else finite("margin", margin)
-    operands = prepared(x, labels, metric, normalize, ref, ref_labels, self_index)
+    operands = prepared(x, labels, metric, normalize, ref, ref_labels, self_index, choice)
     wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in operands[:3:2])
     losses: Tensor
     counts: Tensor
-    losses, counts, *_ = _apply(*operands, number, metric, rule, hinge, wanted)
+    losses, counts, *_ = _apply(*operands, number, metric, rule, hinge, wanted, choice.ignore_label)
+    losses = choice.weighted(losses)
     if reduction == "none":
         return losses
     if reduction == "sum":
         return losses.sum()
     if reduction == "mean":
-        counts = RULES[rule].terms(*pair_counts(operands[1], *operands[3:], losses).unbind(1))
-    return losses.sum() / counts.sum().clamp_min(1)
+        kinds = pair_counts(operands[1], *operands[3:], losses, choice.ignore_label)
+        counts = RULES[rule].terms(*kinds.unbind(1))
+    return share(losses.sum(), choice.weighted(counts).sum())
 
 
 def _reference(
@@ -102,16 +104,19 @@ def _reference(
     rule: str,
     hinge: str,
     with_gradient: bool,
+    ignore_label: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     y, classes = (x, labels) if ref is None or ref_labels is None else (ref, ref_labels)
     own = own_columns(x, ref, self_index)
     losses, counts, sums, of_x, of_ref = _empty(x, ref, False)
     for rows in metrics.row_blocks(x.shape[0], y.shape[0]):
-        block = (score_block(x[rows], y, metric), *masks(labels, classes, own, rows))
+        block = (score_block(x[rows], y, metric), *masks(labels, classes, own, rows, ignore_label))
         losses[rows], counts[rows], sums[:, rows] = RULES[rule].losses(*block, margin, hinge)
     if with_gradient:
         operands = (x, labels, ref, ref_labels, self_index)
-        of_x, of_ref = _gradient(torch.ones_like(losses), *operands, margin, metric, rule, hinge)
+        of_x, of_ref = _gradient(
+            torch.ones_like(losses), *operands, margin, metric, rule, hinge, ignore_label
+        )
     return losses, counts, sums, of_x, of_ref
 
 
@@ -126,11 +131,12 @@ def _gradient(
     metric: str,
     rule: str,
     hinge: str,
+    ignore_label: int | None,
 ) -> tuple[Tensor, Tensor]:
     def coefficients(rows: slice, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         return grad[rows, None] * RULES[rule].slopes(scores, positive, negative, margin, hinge)
 
-    return product_gradients(coefficients, x, labels, ref, ref_labels, self_index, metric)
+    return product_gradients(coefficients, x, labels, ref, ref_labels, self_index, metric, ignore_label)
 
 
 def _backward(
@@ -146,8 +152,9 @@ def _backward(
     metric: str,
     rule: str,
     hinge: str,
+    ignore_label: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    return _gradient(grad, x, labels, ref, ref_labels, self_index, margin, metric, rule, hinge)
+    return _gradient(grad, x, labels, ref, ref_labels, self_index, margin, metric, rule, hinge, ignore_label)
 
 
 def _formula(
@@ -161,10 +168,11 @@ def _formula(
     rule: str,
     hinge: str,
     with_gradient: bool,
+    ignore_label: int | None,
     *tape: Tensor,
 ) -> Tensor:
     y, classes = (x, labels) if ref is None or ref_labels is None else (ref, ref_labels)
-    every = masks(labels, classes, own_columns(x, ref, self_index), slice(None))
+    every = masks(labels, classes, own_columns(x, ref, self_index), slice(None), ignore_label)
     return RULES[rule].losses(score_matrix(x, y, metric), *every, margin, hinge)[0]
 
 
@@ -179,25 +187,27 @@ def _empty(
 
 _op = define(
     "triplet_sums(Tensor x, Tensor labels, Tensor? ref, Tensor? ref_labels, Tensor? self_index, float margin,"
-    " str metric, str rule, str hinge, bool with_gradient) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    " str metric, str rule, str hinge, bool with_gradient,"
+    " int? ignore_label=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _reference,
-    lambda x, labels, ref, ref_labels, self_index, margin, metric, rule, hinge, with_gradient: _empty(
+    lambda x, labels, ref, ref_labels, self_index, margin, metric, rule, hinge, with_gradient, *_: _empty(
         x, ref, with_gradient
     ),
 )
 _backward_op = define(
     "triplet_sums_backward(Tensor grad, Tensor x, Tensor labels, Tensor? ref, Tensor? ref_labels,"
-    " Tensor? self_index, Tensor sum_x, Tensor sum_ref, float margin, str metric, str rule, str hinge)"
-    " -> (Tensor, Tensor)",
+    " Tensor? self_index, Tensor sum_x, Tensor sum_ref, float margin, str metric, str rule, str hinge,"
+    " int? ignore_label=None) -> (Tensor, Tensor)",
     _backward,
     lambda grad, x, labels, ref, *_: _empty(x, ref, True)[3:],
 )
 
 
 def _gradients(grad: Tensor, inputs: tuple[object, ...], tape: tuple[Tensor, ...]) -> Grads:
-    *operands, margin, metric, rule, hinge, _ = inputs
-    grad_x, grad_ref = _backward_op(grad.contiguous(), *operands, *tape, margin, metric, rule, hinge)
-    return (grad_x, None, None if operands[2] is None else grad_ref, *(None,) * 7)
+    *operands, margin, metric, rule, hinge, _, ignore_label = inputs
+    options = (margin, metric, rule, hinge, ignore_label)
+    grad_x, grad_ref = _backward_op(grad.contiguous(), *operands, *tape, *options)
+    return (grad_x, None, None if operands[2] is None else grad_ref, *(None,) * 8)
 
 
 _apply = differentiable(_op, backward=_gradients, formula=_formula, tape=slice(3, 5))

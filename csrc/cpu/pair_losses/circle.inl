@@ -9,7 +9,7 @@
 template <class T>
 struct Circle {
   using V = typename Simd<T>::V;
-  static constexpr int kFields = 5, kComponents = 1, kSweeps = 1;  // P (first: largest exponent, sum), N (the same); 1: sigmoid, 4: loss
+  static constexpr int kFields = 4, kComponents = 1, kSweeps = 1;  // P (first: largest exponent, sum), N (the same); then 1: sigmoid
   explicit Circle(const double* parameter)
       : margin(static_cast<T>(parameter[0])), gamma(static_cast<T>(parameter[1])), whole(parameter[2] != 0) {}
   static T start(int field) { return field == 0 || field == 2 ? -std::numeric_limits<T>::infinity() : T(0); }
@@ -30,13 +30,12 @@ struct Circle {
     for (int side = 0; side < 4; side += 2)
       field(side) = valid ? field(side) + std::log(field(side + 1)) : std::numeric_limits<T>::infinity();
     field(1) = valid ? sigmoid(field(0) + field(2)) : T(0);
-    field(4) = valid ? softplus(field(0) + field(2)) : T(0);
   }
 
   template <class F>
   void write(F&& field, T, T* loss, T* count) const {
-    *loss = field(4);
-    *count = field(0) < std::numeric_limits<T>::infinity();
+    *count = !(field(0) == std::numeric_limits<T>::infinity());
+    *loss = *count > 0 ? softplus(field(0) + field(2)) : T(0);
   }
 
   template <class F>

@@ -32,7 +32,7 @@ struct MultiSimilarity {
   template <class F>
   void write(F&& field, T, T* loss, T* count) const {
     *loss = field(0) / alpha + field(2) / beta;
-    *count = *loss > 0;
+    *count = T(1);
   }
 
   template <class F>

@@ -8,7 +8,7 @@
 template <class T>
 struct SupCon {
   using V = typename Simd<T>::V;
-  static constexpr int kFields = 4, kComponents = 1, kSweeps = 1;  // L (first: largest exponent, sum, then 1 / P), sum of t_ip, unused
+  static constexpr int kFields = 3, kComponents = 1, kSweeps = 1;  // L (first: largest exponent, sum, then 1 / P), sum of t_ip
   explicit SupCon(const double* parameter) : scale(static_cast<T>(1 / parameter[0])) {}
   static T start(int field) { return field == 0 ? -std::numeric_limits<T>::infinity() : T(0); }
 
@@ -16,11 +16,7 @@ struct SupCon {
   void visit(const Add& add, int, bool positive) const {
     const V factor = Simd<T>::set1(scale);
     add.log_sum(0, [&](V s) { return s * factor; });
-    if (positive)
-      add.sums(2, [&](V s, V& exponent, V& nothing) {
-        exponent = s * factor;
-        nothing = Simd<T>::zero();
-      });
+    if (positive) add.sum(2, [&](V s) { return s * factor; });
   }
 
   template <class F>

@@ -20,8 +20,8 @@ from siamese_fast.compat.pytorch_metric_learning._fits import (
     reduction_of,
     shared_reduction,
 )
-from siamese_fast.ops.contrastive_loss import pair_counts
 from siamese_fast.ops.pair_loss import pair_losses
+from siamese_fast.ops.relations import pair_counts
 
 losses = require("pytorch_metric_learning.losses", "metrics")
 

@@ -231,9 +231,7 @@ register_variants(
     with_ref=("cosine",),
 )
 register_variants(
-    pair_case(
-        "contrastive_loss", ops.contrastive_loss, _contrastive, lambda options: 0.0, _beside_margins
-    ),
+    pair_case("contrastive_loss", ops.contrastive_loss, _contrastive, lambda options: 0.0, _beside_margins),
     {
         "euclidean": {"metric": "euclidean", "pos_margin": 0.3, "neg_margin": 3.3, "reduction": "none"},
         "cosine": {"metric": "cosine", "pos_margin": 0.1, "neg_margin": 0.9, "reduction": "sum"},
@@ -241,7 +239,9 @@ register_variants(
     with_ref=("euclidean",),
 )
 register_variants(
-    pair_case("multi_similarity_loss", ops.multi_similarity_loss, _multi_similarity, lambda o: float(o["beta"])),
+    pair_case(
+        "multi_similarity_loss", ops.multi_similarity_loss, _multi_similarity, lambda o: float(o["beta"])
+    ),
     {"cosine": {"metric": "cosine", "alpha": 2.0, "beta": 10.0, "base": 0.5, "reduction": "none"}},
 )
 register_variants(
