@@ -285,8 +285,8 @@ PYBIND11_MODULE(_native, m) {
   m.def(
       "pair_loss",
       [](int dtype, int threads, int formula, int metric, bool self, std::array<double, 4> parameter, std::int64_t rows,
-         std::int64_t ref_rows, std::int64_t depth, Address x, Address ref, Address labels, Address ref_labels, Address self_index, int relation, std::int64_t words,
-         bool ignores, std::int64_t ignore_label, Address losses, Address counts, Address statistics) {
+         std::int64_t ref_rows, std::int64_t depth, Address x, Address ref, Address labels, Address ref_labels, Address self_index,
+         int relation, std::int64_t words, bool ignores, std::int64_t ignore_label, Address losses, Address counts, Address statistics) {
         kernels().pair_loss({{{Dtype(dtype), threads},
                               PairFormula(formula),
                               Metric(metric),
@@ -312,8 +312,9 @@ PYBIND11_MODULE(_native, m) {
   m.def(
       "pair_loss_backward",
       [](int dtype, int threads, int formula, int metric, bool self, std::array<double, 4> parameter, std::int64_t rows,
-         std::int64_t ref_rows, std::int64_t depth, Address x, Address ref, Address labels, Address ref_labels, Address self_index, int relation, std::int64_t words,
-         bool ignores, std::int64_t ignore_label, Address grad, Address statistics, Address grad_x, Address grad_ref) {
+         std::int64_t ref_rows, std::int64_t depth, Address x, Address ref, Address labels, Address ref_labels, Address self_index,
+         int relation, std::int64_t words, bool ignores, std::int64_t ignore_label, Address grad, Address statistics, Address grad_x,
+         Address grad_ref) {
         kernels().pair_loss_backward({{{Dtype(dtype), threads},
                                        PairFormula(formula),
                                        Metric(metric),
@@ -339,9 +340,9 @@ PYBIND11_MODULE(_native, m) {
       nogil);
   const auto triplets = [](auto kernel) {
     return [kernel](int dtype, int threads, int metric, bool self, double margin, int hinge, std::int64_t rows, std::int64_t ref_rows,
-                    std::int64_t depth, Address x, Address ref, Address labels, Address ref_labels, Address self_index, int relation, std::int64_t words,
-         bool ignores, std::int64_t ignore_label, Address weight,
-                    Address losses, Address counts, Address sums, Address grad_x, Address grad_ref) {
+                    std::int64_t depth, Address x, Address ref, Address labels, Address ref_labels, Address self_index, int relation,
+                    std::int64_t words, bool ignores, std::int64_t ignore_label, Address weight, Address losses, Address counts,
+                    Address sums, Address grad_x, Address grad_ref) {
       (kernels().*kernel)({{{Dtype(dtype), threads},
                             PairFormula(0),
                             Metric(metric),

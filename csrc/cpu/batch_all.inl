@@ -4,8 +4,8 @@
 //     d / ds_an = the number of thresholds below s_an        d / ds_ap = -(the number of negatives above t_p)
 //
 // One pass over the scores gives the sum, the count and the gradient, without a look at triplets. The gradient is that of the sum of
-// weight_a loss_a; its dense part is a product with the rows, as in pair_gradient.inl. The soft margin, softplus(s_an - t_p), is summed in the
-// same pass over every threshold of a row, be they few or many.
+// weight_a loss_a; its dense part is a product with the rows, as in pair_gradient.inl. The soft margin, softplus(s_an - t_p), is summed in
+// the same pass over every threshold of a row, be they few or many.
 //
 // Few positives (at most kFew an anchor): thresholds of all anchors are kept, and each is compared with a vector of scores; a batch against
 // itself visits blocks on and above the diagonal only, where a score serves both of its rows. Many: anchors come strip by strip, their
@@ -17,10 +17,10 @@ constexpr int64_t kFew = 16;
 template <class T>
 class BatchAll : TripletBlocks<T> {
   using Base = TripletBlocks<T>;
+  using Base::kSide, Base::kPitch, Base::p_, Base::margin_, Base::blocks_, Base::sums_, Base::most_, Base::gradient_, Base::for_rows,
+      Base::kappa, Base::add_gradient, Base::add_scores, Base::for_mirrored, Base::for_positives;
   using typename Base::L;
   using typename Base::V;
-  using Base::kSide, Base::kPitch, Base::p_, Base::margin_, Base::blocks_, Base::sums_, Base::most_, Base::gradient_,
-      Base::for_rows, Base::kappa, Base::add_gradient, Base::add_scores, Base::for_mirrored, Base::for_positives;
 
  public:
   explicit BatchAll(const BatchAllTriplets& p) : Base(p) {}

@@ -183,9 +183,7 @@ class PairBlocks {
 
   int64_t stride() const { return all_columns_ / kSide + 2; }
 
-  int64_t own_of(int64_t i) const {
-    return pairs.self_index != nullptr && pairs.self_index[i] < all_columns_ ? pairs.self_index[i] : -1;
-  }
+  int64_t own_of(int64_t i) const { return pairs.self_index != nullptr && pairs.self_index[i] < all_columns_ ? pairs.self_index[i] : -1; }
 
   // 1 for a positive, 0 for a negative, -1 for neither.
   int related(int64_t i, int64_t j) const {
@@ -282,7 +280,7 @@ class PairBlocks {
 
   const T *x_, *y_;
   const int64_t all_columns_;
-  Buffer<int64_t> row_, column_;     // where rows and columns lie in the caller's arrays
-  Buffer<int64_t> kinds_, before_;   // of a given relation: positives and negatives of each row, positives before each of its blocks
+  Buffer<int64_t> row_, column_;    // where rows and columns lie in the caller's arrays
+  Buffer<int64_t> kinds_, before_;  // of a given relation: positives and negatives of each row, positives before each of its blocks
   Buffer<T> row_norm_, column_norm_, groups_, panels_, block_;
 };

@@ -2,19 +2,19 @@
 //
 //     n(a, p) = argmax { s_an : s_an < s_ap }, and where there is none argmin s_an;    loss_a = sum_p hinge(s_an - s_ap + margin)
 //
-// Anchors come strip by strip. The scores of a strip's positives are sorted; a pass over all scores keeps the best negative below each: with
-// few positives by comparing vectors of scores with all of them (records only are looked at one by one), with many by bisection, a negative
-// being a candidate for the lowest positive above it and, once all are seen, for those above that. Two coefficients a triplet are not 0: few
-// are added one by one, many as dense blocks. O(N^2 (D + log K)) time, O(N D + block K) memory. Among equal scores the first row is taken;
-// NaN is never taken.
+// Anchors come strip by strip. The scores of a strip's positives are sorted; a pass over all scores keeps the best negative below each:
+// with few positives by comparing vectors of scores with all of them (records only are looked at one by one), with many by bisection, a
+// negative being a candidate for the lowest positive above it and, once all are seen, for those above that. Two coefficients a triplet are
+// not 0: few are added one by one, many as dense blocks. O(N^2 (D + log K)) time, O(N D + block K) memory. Among equal scores the first row
+// is taken; NaN is never taken.
 
 template <class T>
 class SemiHard : TripletBlocks<T> {
   using Base = TripletBlocks<T>;
-  using typename Base::L;
-  using typename Base::V;
   using Base::kSide, Base::p_, Base::margin_, Base::blocks_, Base::sums_, Base::most_, Base::gradient_, Base::for_rows, Base::kappa,
       Base::for_positives, Base::for_positives_of;
+  using typename Base::L;
+  using typename Base::V;
   using Coefficient = typename PairGradient<T>::Coefficient;
 
  public:

@@ -1,7 +1,7 @@
 // What losses over the triplets of a batch share: the blocks of all pairs, what an anchor's triplets add up to, and the gradient.
 //
-// A rule visits scores by the blocks of PairBlocks, adds to sums_(0) and sums_(1) of each anchor, and gives the coefficients d loss / d score:
-// densely, a block at a time by kappa() and add_gradient, or one by one where few of them are not 0.
+// A rule visits scores by the blocks of PairBlocks, adds to sums_(0) and sums_(1) of each anchor, and gives the coefficients d loss / d
+// score: densely, a block at a time by kappa() and add_gradient, or one by one where few of them are not 0.
 
 template <class T>
 class TripletBlocks {

@@ -35,7 +35,7 @@ class BatchHardTripletLoss(losses.BatchHardTripletLoss):
         super().__init__(margin, **options)
         self.group, self.strategy = group, strategy
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
         loss = batch_hard_triplet_loss(
             embeddings, labels, self.margin, group=self.group, strategy=self.strategy, **self.options
         )

@@ -4,27 +4,36 @@ In-batch losses take `(embeddings [N, D], labels [N])`. The Koch losses hold the
 """
 
 from siamese_fast.losses.koch import KochAllPairsLoss, KochPairLoss, KochSoftmaxLoss
+from siamese_fast.losses.memory import CrossBatchMemory
 from siamese_fast.losses.pairs import (
-    BatchAllTripletLoss,
     CircleLoss,
     ContrastiveLoss,
     MultiSimilarityLoss,
+    NPairLoss,
     NTXentLoss,
-    SemiHardTripletLoss,
     SupConLoss,
 )
-from siamese_fast.losses.triplets import BatchHardTripletLoss, TripletLoss
+from siamese_fast.losses.triplets import (
+    BatchAllTripletLoss,
+    BatchHardTripletLoss,
+    RankedTripletLoss,
+    SemiHardTripletLoss,
+    TripletLoss,
+)
 
 __all__ = [
     "BatchAllTripletLoss",
     "BatchHardTripletLoss",
     "CircleLoss",
     "ContrastiveLoss",
+    "CrossBatchMemory",
     "KochAllPairsLoss",
     "KochPairLoss",
     "KochSoftmaxLoss",
     "MultiSimilarityLoss",
+    "NPairLoss",
     "NTXentLoss",
+    "RankedTripletLoss",
     "SemiHardTripletLoss",
     "SupConLoss",
     "TripletLoss",

@@ -1,5 +1,4 @@
-"""Losses over all pairs, or all triplets, of a batch as modules: thin layers over the fused operations, O(N
-D) memory.
+"""Losses over all pairs of a batch as modules: thin layers over the fused operations, O(N D) memory.
 
 loss(embeddings [N, D], labels [N]), or with a separate set: loss(x, labels, ref=..., ref_labels=...)
 """
@@ -17,8 +16,8 @@ PairMetric = Literal["euclidean", "sqeuclidean", "cosine", "dot"]
 
 
 class PairLoss(nn.Module):
-    """One operation with its options; calls take the embeddings, their labels, and a separate set if there
-    is one.
+    """One operation with its options; calls take the embeddings, their labels, a separate set if there is
+    one, weights, a label to ignore, or a mask of pairs instead of labels.
     """
 
     def __init__(self, operation: Callable[..., Tensor], **options: Any) -> None:
@@ -28,14 +27,22 @@ class PairLoss(nn.Module):
     def forward(
         self,
         embeddings: Tensor,
-        labels: Tensor,
+        labels: Tensor | None,
         *,
         ref: Tensor | None = None,
         ref_labels: Tensor | None = None,
         self_index: Tensor | None = None,
+        weight: Tensor | None = None,
+        ignore_label: int | None = None,
+        pair_mask: Tensor | None = None,
     ) -> Tensor:
+        given = {"weight": weight, "ignore_label": ignore_label, "pair_mask": pair_mask}
+        return self.call(embeddings, labels, ref=ref, ref_labels=ref_labels, self_index=self_index, **given)
+
+    def call(self, *rows: Tensor | None, **given: Any) -> Tensor:
+        """The operation with its options, and what of `given` there is."""
         return self.operation(
-            embeddings, labels, ref=ref, ref_labels=ref_labels, self_index=self_index, **self.options
+            *rows, **{name: value for name, value in given.items() if value is not None}, **self.options
         )
 
     def extra_repr(self) -> str:
@@ -190,65 +197,28 @@ class CircleLoss(PairLoss):
         )
 
 
-class BatchAllTripletLoss(PairLoss):
-    """Every triplet of the batch, exactly, without a list of them.
+class NPairLoss(nn.Module):
+    """Row i of the positives against all other rows of them, for row i of the anchors (multi-class N-pair).
 
     Args:
-        margin, metric, normalize, smooth, reduction: as in `ops.batch_all_triplet_loss`.
+        reduction: as in `ops.info_nce_loss`, which this is with products and temperature 1.
 
-    Source: Hermans, Beyer, Leibe, "In Defense of the Triplet Loss for Person Re-Identification" (2017).
+    Shapes:
+        anchors, positives `[N, D]`, of N different classes, to a scalar (or `[N]`).
+
+    Source: Sohn, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective" (2016).
 
     Example:
-        >>> loss = BatchAllTripletLoss(margin=0.1)(encoder(images), labels)
+        >>> loss = NPairLoss()(encoder(anchors), encoder(positives))
         >>> loss.backward()
     """
 
-    def __init__(
-        self,
-        margin: float | None = 0.2,
-        *,
-        metric: PairMetric = "euclidean",
-        normalize: bool = False,
-        smooth: bool = False,
-        reduction: str = "mean_nonzero",
-    ) -> None:
-        super().__init__(
-            ops.batch_all_triplet_loss,
-            margin=margin,
-            metric=metric,
-            normalize=normalize,
-            smooth=smooth,
-            reduction=reduction,
-        )
+    def __init__(self, *, reduction: str = "mean") -> None:
+        super().__init__()
+        self.reduction = reduction
 
+    def forward(self, anchors: Tensor, positives: Tensor) -> Tensor:
+        return ops.info_nce_loss(anchors, positives, 1.0, metric="dot", reduction=self.reduction)
 
-class SemiHardTripletLoss(PairLoss):
-    """Every anchor and positive with the nearest negative that is farther than the positive.
-
-    Args:
-        margin, metric, normalize, smooth, reduction: as in `ops.semi_hard_triplet_loss`.
-
-    Source: Schroff, Kalenichenko, Philbin, "FaceNet" (2015).
-
-    Example:
-        >>> loss = SemiHardTripletLoss(margin=0.2, normalize=True)(encoder(images), labels)
-        >>> loss.backward()
-    """
-
-    def __init__(
-        self,
-        margin: float | None = 0.2,
-        *,
-        metric: PairMetric = "euclidean",
-        normalize: bool = False,
-        smooth: bool = False,
-        reduction: str = "mean",
-    ) -> None:
-        super().__init__(
-            ops.semi_hard_triplet_loss,
-            margin=margin,
-            metric=metric,
-            normalize=normalize,
-            smooth=smooth,
-            reduction=reduction,
-        )
+    def extra_repr(self) -> str:
+        return f"reduction={self.reduction!r}"

@@ -28,11 +28,17 @@ Operands = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]
 CLASSES, MATRIX, SETS = range(3)
 
 
-def pair_operands(operands: Operands, ignore_label: int | None) -> tuple[Operands, tuple[int | bool, ...]]:
+def pair_operands(
+    x: Tensor,
+    labels: Tensor,
+    ref: Tensor | None,
+    ref_labels: Tensor | None,
+    self_index: Tensor | None,
+    ignore_label: int | None = None,
+) -> tuple[Operands, tuple[int | bool, ...]]:
     """The tensors as their addresses will be read, and: dtype, threads, whether without `ref`, sizes,
     addresses, the relation. A relation that is not of classes is always with a `ref`.
     """
-    x, labels, ref, ref_labels, self_index = operands
     rows, depth = x.shape
     x = operand("x", x, compute_dtype(x.dtype), (rows, depth))
     relation = CLASSES if labels.dim() == 1 else MATRIX if labels.dtype == torch.int8 else SETS
@@ -40,12 +46,14 @@ def pair_operands(operands: Operands, ignore_label: int | None) -> tuple[Operand
         ref, ref_labels, self_index = x, labels, torch.arange(rows)
     columns = rows if ref is None else ref.shape[0]
     kind = torch.int8 if relation == MATRIX else torch.int64
-    shape = (rows,) if relation == CLASSES else (rows, columns if relation == MATRIX else labels.shape[1])
-    labels = operand("labels", labels, kind, shape)
+    words = labels.shape[1] if relation == SETS else 0
+    width = () if relation == CLASSES else (words or columns,)
+    labels = operand("labels", labels, kind, (rows, *width))
     if ref is not None and ref_labels is not None:
         ref = operand("ref", ref, x.dtype, (columns, depth))
-        others = shape if relation == MATRIX else (columns, *shape[1:])
-        ref_labels = operand("ref_labels", ref_labels, kind, others)
+        ref_labels = operand(
+            "ref_labels", ref_labels, kind, (rows if relation == MATRIX else columns, *width)
+        )
     if self_index is not None:
         self_index = operand("self_index", self_index, torch.int64, (rows,))
     numbers = (
@@ -61,7 +69,7 @@ def pair_operands(operands: Operands, ignore_label: int | None) -> tuple[Operand
         address(ref_labels),
         address(self_index),
         relation,
-        shape[1] if relation == SETS else 0,
+        words,
         ignore_label is not None,
         ignore_label or 0,
     )
@@ -101,7 +109,7 @@ def pair_loss(
     parameters: list[float],
     ignore_label: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    kept, numbers = pair_operands((x, labels, ref, ref_labels, self_index), ignore_label)
+    kept, numbers = pair_operands(x, labels, ref, ref_labels, self_index, ignore_label)
     x, found = kept[0], FORMULAS[formula]
     losses = output((x.shape[0], found.components), x, ignore_label)
     counts, statistics = torch.zeros_like(losses), output((found.fields, x.shape[0]), x, ignore_label)
@@ -124,7 +132,7 @@ def pair_loss_backward(
     parameters: list[float],
     ignore_label: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    kept, numbers = pair_operands((x, labels, ref, ref_labels, self_index), ignore_label)
+    kept, numbers = pair_operands(x, labels, ref, ref_labels, self_index, ignore_label)
     x = kept[0]
     grad = operand("grad", grad, x.dtype, (x.shape[0], FORMULAS[formula].components))
     statistics = operand("statistics", statistics, x.dtype, (FORMULAS[formula].fields, x.shape[0]))

@@ -22,9 +22,7 @@ def ranked_pairs(
     beyond: bool,
     ignore_label: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    kept, (dtype, team, is_self, *rest) = pair_operands(
-        (x, labels, ref, ref_labels, self_index), ignore_label
-    )
+    kept, (dtype, team, is_self, *rest) = pair_operands(x, labels, ref, ref_labels, self_index, ignore_label)
     positive, negative = (
         torch.full((x.shape[0], count), -1, dtype=torch.int64) for count in (positives, negatives)
     )

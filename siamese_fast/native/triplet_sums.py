@@ -63,7 +63,7 @@ def _run(
     with_gradient: bool,
     ignore_label: int | None,
 ) -> Found:
-    kept, (dtype, team, is_self, *rest) = pair_operands(operands, ignore_label)
+    kept, (dtype, team, is_self, *rest) = pair_operands(*operands, ignore_label)
     x, other = kept[0], kept[2]
     losses, counts, sums = (output((*shape, x.shape[0]), x, ignore_label) for shape in ((), (), (2,)))
     grad_x = gradient(x, ignore_label) if with_gradient else x.new_empty(0)

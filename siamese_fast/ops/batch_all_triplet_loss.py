@@ -18,6 +18,7 @@ from torch import Tensor
 
 from siamese_fast.ops._metrics import softplus
 from siamese_fast.ops.relations import Choice
+from siamese_fast.ops.statistics import Statistics
 from siamese_fast.ops.triplet_sums import Evaluated, TripletRule, register, triplet_sums_loss
 
 
@@ -36,6 +37,7 @@ def batch_all_triplet_loss(
     weight: Tensor | None = None,
     ignore_label: int | None = None,
     pair_mask: Tensor | None = None,
+    statistics: Statistics | None = None,
 ) -> Tensor:
     """Triplet loss max(0, d_ap - d_an + margin) of every anchor, positive and negative.
 
@@ -51,6 +53,8 @@ def batch_all_triplet_loss(
         ref, ref_labels, self_index: a separate set of positives and negatives, as for `hardest_pairs`; `ref`
             takes gradients too.
         weight, ignore_label, pair_mask: as for `ntxent_loss`.
+        statistics: a dict that takes what `triplet_statistics` says of the batch; here d_ap is the mean over
+            all positive pairs, d_an that over all negative pairs.
 
     Returns:
         The loss, [] or [N], in float32 (float64 for float64); 0, with gradients of zeros, for a batch without
@@ -64,9 +68,8 @@ def batch_all_triplet_loss(
         >>> loss.backward()
     """
     choice = Choice(weight, ignore_label, pair_mask)
-    return triplet_sums_loss(
-        _ALL, x, labels, margin, metric, normalize, smooth, reduction, ref, ref_labels, self_index, choice
-    )
+    options = (margin, metric, normalize, smooth, reduction, ref, ref_labels, self_index)
+    return triplet_sums_loss(_ALL, x, labels, *options, choice, statistics)
 
 
 def _ranks(
@@ -135,6 +138,10 @@ def _slopes(scores: Tensor, positive: Tensor, negative: Tensor, margin: float, h
 
 _ALL = register(
     TripletRule(
-        "all", losses=_losses, slopes=_slopes, terms=lambda positives, negatives: positives * negatives
+        "all",
+        losses=_losses,
+        slopes=_slopes,
+        terms=lambda positives, negatives: positives * negatives,
+        summed=lambda positives, negatives: (positives, negatives),
     )
 )

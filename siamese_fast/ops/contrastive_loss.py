@@ -76,8 +76,8 @@ def contrastive_loss(
     if reduction == "sum":
         return losses.sum()
     if reduction == "mean":
-        _, found, _, *others = choice.related(x, labels, ref, ref_labels, self_index)
-        counts = pair_counts(found, *others, losses, ignore_label)
+        _, kinds, _, others, own = choice.related(x, labels, ref, ref_labels, self_index)
+        counts = pair_counts(kinds, others, own, losses, ignore_label)
     return share(losses.sum(0), choice.weighted(counts).sum(0)).sum()
 
 

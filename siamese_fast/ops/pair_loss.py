@@ -65,7 +65,7 @@ def pair_losses(
     formula: str,
     parameters: Parameters,
     x: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     metric: str,
     normalize: bool,
     ref: Tensor | None,
@@ -83,7 +83,7 @@ def pair_losses(
 
 def prepared(
     x: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     metric: str,
     normalize: bool,
     ref: Tensor | None,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from siamese_fast.ops.relations import Choice
+from siamese_fast.ops.statistics import Statistics
 from siamese_fast.ops.triplet_rows import hinge_losses, hinge_slopes
 from siamese_fast.ops.triplet_sums import Evaluated, TripletRule, register, triplet_sums_loss
 
@@ -36,6 +37,7 @@ def semi_hard_triplet_loss(
     weight: Tensor | None = None,
     ignore_label: int | None = None,
     pair_mask: Tensor | None = None,
+    statistics: Statistics | None = None,
 ) -> Tensor:
     """Triplet loss of every anchor and positive with the nearest negative that is strictly farther than the
     positive; with the farthest negative where none is farther.
@@ -43,6 +45,7 @@ def semi_hard_triplet_loss(
     Args:
         x, labels, margin, metric, normalize, smooth, ref, ref_labels, self_index, weight, ignore_label,
             pair_mask: as for `batch_all_triplet_loss`.
+        statistics: a dict that takes what `triplet_statistics` says of the batch.
         reduction: "mean" over the pairs of an anchor (that has a negative) and a positive, "mean_nonzero"
             over those above 0, "sum", or "none": [N], the sum over each anchor's positives.
 
@@ -59,20 +62,8 @@ def semi_hard_triplet_loss(
         >>> loss.backward()
     """
     choice = Choice(weight, ignore_label, pair_mask)
-    return triplet_sums_loss(
-        _SEMI_HARD,
-        x,
-        labels,
-        margin,
-        metric,
-        normalize,
-        smooth,
-        reduction,
-        ref,
-        ref_labels,
-        self_index,
-        choice,
-    )
+    options = (margin, metric, normalize, smooth, reduction, ref, ref_labels, self_index)
+    return triplet_sums_loss(_SEMI_HARD, x, labels, *options, choice, statistics)
 
 
 def semi_hard_negatives(scores: Tensor, negative: Tensor) -> Tensor:
@@ -114,11 +105,16 @@ def _slopes(scores: Tensor, positive: Tensor, negative: Tensor, margin: float, h
     return (-slopes).scatter_add_(1, chosen.clamp_min(0), torch.where(chosen < 0, 0.0, slopes))
 
 
+def _terms(positives: Tensor, negatives: Tensor) -> Tensor:
+    return positives * (negatives > 0)
+
+
 _SEMI_HARD = register(
     TripletRule(
         "semi_hard",
         losses=_losses,
         slopes=_slopes,
-        terms=lambda positives, negatives: positives * (negatives > 0),
+        terms=_terms,
+        summed=lambda positives, negatives: (_terms(positives, negatives),) * 2,
     )
 )

@@ -29,6 +29,7 @@ from siamese_fast.ops.pair_loss import (
     share,
 )
 from siamese_fast.ops.relations import EVERY_ROW, Choice, masks, own_columns, pair_counts
+from siamese_fast.ops.statistics import Statistics, spread
 
 Evaluated = tuple[Tensor, Tensor, Tensor]
 
@@ -43,12 +44,14 @@ class TripletRule:
             triplets above 0 [n]; sums [2, n] of the scores of positives and of negatives.
         slopes: the same arguments -> d loss / d score [n, M].
         terms: `(positives, negatives)`, numbers of them [n] -> triplets of the rule [n].
+        summed: the same -> how many scores each of the sums is of, two [n].
     """
 
     name: str
     losses: Callable[[Tensor, Tensor, Tensor, float, str], Evaluated]
     slopes: Callable[[Tensor, Tensor, Tensor, float, str], Tensor]
     terms: Callable[[Tensor, Tensor], Tensor]
+    summed: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 RULES: dict[str, TripletRule] = {}
@@ -72,25 +75,60 @@ def triplet_sums_loss(
     ref_labels: Tensor | None,
     self_index: Tensor | None,
     choice: Choice = EVERY_ROW,
+    statistics: Statistics | None = None,
 ) -> Tensor:
     """The loss of arguments as users give them."""
     check.choice("reduction", reduction, REDUCTIONS)
     hinge = "softplus" if smooth or margin is None else "relu"
     number = 0.0 if margin is None else finite("margin", margin)
     operands = prepared(x, labels, metric, normalize, ref, ref_labels, self_index, choice)
-    wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in operands[:3:2])
-    losses: Tensor
-    counts: Tensor
-    losses, counts, *_ = _apply(*operands, number, metric, rule, hinge, wanted, choice.ignore_label)
+    losses, counts, sums = triplet_losses(*operands, number, metric, rule, hinge, choice.ignore_label)
+    if reduction == "mean" or statistics is not None:
+        kinds = pair_counts(operands[1], *operands[3:], losses, choice.ignore_label).unbind(1)
+        if statistics is not None:
+            found = _statistics(RULES[rule], counts, sums, kinds, 1.0 if metric == "cosine" else 0.0)
+            statistics.update({**found, "spread": spread(operands[0])})
+        if reduction == "mean":
+            counts = RULES[rule].terms(*kinds)
     losses = choice.weighted(losses)
-    if reduction == "none":
-        return losses
-    if reduction == "sum":
-        return losses.sum()
-    if reduction == "mean":
-        kinds = pair_counts(operands[1], *operands[3:], losses, choice.ignore_label)
-        counts = RULES[rule].terms(*kinds.unbind(1))
+    if reduction in ("none", "sum"):
+        return losses if reduction == "none" else losses.sum()
     return share(losses.sum(), choice.weighted(counts).sum())
+
+
+def triplet_losses(
+    x: Tensor,
+    labels: Tensor,
+    ref: Tensor | None,
+    ref_labels: Tensor | None,
+    self_index: Tensor | None,
+    margin: float,
+    metric: str,
+    rule: str,
+    hinge: str,
+    ignore_label: int | None = None,
+) -> Evaluated:
+    """Losses and numbers of triplets above 0 [N], sums of scores [2, N], of tensors as `prepared` gives
+    them.
+    """
+    wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, ref))
+    operands = (x, labels, ref, ref_labels, self_index)
+    losses, counts, sums, *_ = _apply(*operands, margin, metric, rule, hinge, wanted, ignore_label)
+    return losses, counts, sums
+
+
+def _statistics(
+    rule: TripletRule, counts: Tensor, sums: Tensor, kinds: tuple[Tensor, ...], identical: float
+) -> Statistics:
+    """As `triplet_statistics`; `identical` is the score of a row with itself where distances start from
+    it.
+    """
+    triplets = rule.terms(*kinds).sum()
+    d_ap, d_an = (
+        identical - share(total, number.sum())
+        for total, number in zip(sums.sum(1), rule.summed(*kinds), strict=True)
+    )
+    return {"triplets": triplets, "active": share(counts.sum(), triplets), "d_ap": d_ap, "d_an": d_an}
 
 
 def _reference(
