@@ -176,15 +176,13 @@ def pair_counts(
         return _counted(labels, ref_labels, self_index, like, ignore_label)
     labels = labels.to(torch.int64).contiguous()
     classes = labels if ref_labels is None else ref_labels.to(torch.int64)
-    values, counts = classes.unique(return_counts=True)
-    if values.shape[0] == 0:
-        return like.new_zeros(labels.shape[0], 2)
-    place = torch.searchsorted(values, labels).clamp_max(values.shape[0] - 1)
-    same = torch.where(values[place] == labels, counts[place], 0)
+    ordered = classes.sort().values
+    same = torch.searchsorted(ordered, labels, right=True) - torch.searchsorted(ordered, labels)
     own = torch.ones_like(same) if ref_labels is None else torch.zeros_like(same)
     if self_index is not None:
         found = self_index.to(torch.int64)
-        own = ((found >= 0) & (classes[found.clamp_min(0)] == labels)).to(same.dtype)
+        if classes.shape[0]:
+            own = ((found >= 0) & (classes[found.clamp_min(0)] == labels)).to(same.dtype)
     return torch.stack([same - own, classes.shape[0] - same], 1).to(like.dtype)
 
 

@@ -85,6 +85,26 @@ def _mined(outputs: Any, inputs: Inputs, options: Options) -> Inputs:
     return {"anchor": torch.arange(len(positive)), "positive": positive, "negative": negative}
 
 
+def _ranked(outputs: Any, inputs: Inputs, options: Options) -> Inputs:
+    """The triplets of `ranked_triplet_loss`: every chosen positive with every chosen negative."""
+    given = {name: value.detach() for name, value in inputs.items()}
+    for name in ("x", "ref"):
+        if name in given and options["metric"] == "cosine":
+            given[name] = _metrics.unit_rows(given[name])
+    strategy = {
+        name: options[name] for name in ("positive", "negative", "positives", "negatives") if name in options
+    }
+    metric = "dot" if options["metric"] == "cosine" else options["metric"]
+    positive, negative = ops.ranked_pairs(**given, metric=metric, **strategy)
+    every = torch.cartesian_prod(torch.arange(positive.shape[1]), torch.arange(negative.shape[1]))
+    every = every.view(-1, 2)
+    return {
+        "anchor": torch.arange(len(positive)).repeat_interleave(len(every)),
+        "positive": positive[:, every[:, 0]].flatten(),
+        "negative": negative[:, every[:, 1]].flatten(),
+    }
+
+
 def _tables(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Rows that anchors and rows that positives and negatives are taken from."""
     x = inputs["x"] if "x" in inputs else inputs["embeddings"]
@@ -218,6 +238,29 @@ register(
     )
 )
 register(replace(CASES["batch_hard_triplet_loss"], name="batch_hard_triplet_loss.ref", make=batch_and_ref))
+register(
+    Case(
+        name="ranked_triplet_loss",
+        function=ops.ranked_triplet_loss,
+        make=batch,
+        variants={
+            "easiest": {"metric": "cosine", "margin": 0.1},
+            "hardest": {
+                "metric": "euclidean",
+                "positive": "hardest",
+                "negative": "hardest",
+                "positives": 2,
+                "negatives": 3,
+                "reduction": "sum",
+            },
+        },
+        truth=_loss,
+        terms=_loss_terms,
+        gradient_terms=_gradient_terms,
+        differentiable=("x", "ref"),
+        chosen=_ranked,
+    )
+)
 register(
     Case(
         name="triplet_loss.rows",
