@@ -34,9 +34,11 @@ def run(rows):
            for m in ("euclidean", "cosine", "dot", "manhattan")},
         **{f.__name__: (lambda f=f: f(x, labels).backward())
            for f in (ntxent_loss, supcon_loss, contrastive_loss, multi_similarity_loss, circle_loss,
-                     batch_all_triplet_loss)},
+                     batch_all_triplet_loss, semi_hard_triplet_loss, ranked_triplet_loss)},
         "batch_all_triplet_loss two classes":
             lambda: batch_all_triplet_loss(x[:2048], labels[:2048] % 2).backward(),
+        "semi_hard_triplet_loss two classes":
+            lambda: semi_hard_triplet_loss(x[:2048], labels[:2048] % 2).backward(),
         "hardest_pairs": lambda: hardest_pairs(x, labels, ref=y, ref_labels=labels),
         "nearest_support": lambda: nearest_support(x, y, 5),
         "nearest_support prepared": lambda: nearest_support(x, support, 5),

@@ -19,6 +19,7 @@ from siamese_fast import (
     multi_similarity_loss,
     ntxent_loss,
     prototypical_loss,
+    semi_hard_triplet_loss,
     supcon_loss,
 )
 from siamese_fast.testing import Draw
@@ -30,6 +31,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "multi_similarity": multi_similarity_loss,
     "circle": circle_loss,
     "batch_all": batch_all_triplet_loss,
+    "semi_hard": semi_hard_triplet_loss,
 }
 NAN = float("nan")
 
@@ -55,7 +57,7 @@ def test_one_class_and_distinct_labels(name: str, labels: Tensor, room: str) -> 
     loss = LOSSES[name](x, labels)
     (gradient,) = torch.autograd.grad(loss, x)
     assert loss.isfinite() and gradient.isfinite().all()
-    silent = name in ("ntxent", "circle", "batch_all") or (name == "supcon" and labels[1] != 0)
+    silent = name in ("ntxent", "circle", "batch_all", "semi_hard") or (name == "supcon" and labels[1] != 0)
     assert (loss == 0) == silent
     assert torch.equal(gradient, torch.zeros_like(x)) == silent
 
@@ -167,6 +169,16 @@ def test_a_nan_positive_makes_the_losses_of_its_class_nan(classes: int, room: st
     assert batch_all_triplet_loss(x, labels, reduction="none", **given)[labels == 1].isnan().all()
     alone = {"ref": ref[labels == 1], "ref_labels": labels[labels == 1]}
     assert not batch_all_triplet_loss(x, labels, reduction="none", **alone)[labels == 1].isnan().any()
+
+
+@pytest.mark.parametrize("classes", [2, 30], ids=lambda count: f"{count} classes")
+def test_without_positives_a_nan_enters_no_triplet(classes: int, room: str) -> None:
+    labels = torch.arange(90) % classes
+    labels[5] = -1
+    x = torch.randn(90, 4)
+    x[31] = NAN
+    assert batch_all_triplet_loss(x, labels, reduction="none")[5] == 0
+    assert batch_all_triplet_loss(x, labels, margin=None, reduction="none")[5] == 0
 
 
 def test_batch_all_takes_no_loss_from_negatives_at_minus_infinity(room: str) -> None:
@@ -297,7 +309,7 @@ ERRORS = [
         ValueError,
         "gamma must be a positive finite number, got True",
     ),
-    (lambda x, y: batch_all_triplet_loss(x, y, None), ValueError, "margin must be a finite number, got None"),
+    (lambda x, y: batch_all_triplet_loss(x, y, NAN), ValueError, "margin must be a finite number, got nan"),
     (lambda x, y: batch_all_triplet_loss(x, y, reduction="max"), ValueError, "reduction must be one of"),
     (lambda x, y: ntxent_loss(x, y[:2]), ValueError, r"labels must have shape \[4\], got \[2\]"),
     (lambda x, y: ntxent_loss(x, y, ref=x), ValueError, "ref and ref_labels go together"),
@@ -326,6 +338,7 @@ MODULES = {
     "MultiSimilarityLoss": multi_similarity_loss,
     "CircleLoss": circle_loss,
     "BatchAllTripletLoss": batch_all_triplet_loss,
+    "SemiHardTripletLoss": semi_hard_triplet_loss,
 }
 
 
