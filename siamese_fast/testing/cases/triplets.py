@@ -91,9 +91,8 @@ def _ranked(outputs: Any, inputs: Inputs, options: Options) -> Inputs:
     for name in ("x", "ref"):
         if name in given and options["metric"] == "cosine":
             given[name] = _metrics.unit_rows(given[name])
-    strategy = {
-        name: options[name] for name in ("positive", "negative", "positives", "negatives") if name in options
-    }
+    wanted = ("positive", "negative", "positives", "negatives")
+    strategy = {name: options[name] for name in wanted if name in options}
     metric = "dot" if options["metric"] == "cosine" else options["metric"]
     positive, negative = ops.ranked_pairs(**given, metric=metric, **strategy)
     every = torch.cartesian_prod(torch.arange(positive.shape[1]), torch.arange(negative.shape[1]))
@@ -244,7 +243,7 @@ register(
         function=ops.ranked_triplet_loss,
         make=batch,
         variants={
-            "easiest": {"metric": "cosine", "margin": 0.1},
+            "easiest": {"metric": "cosine", "margin": 0.1, "positive": "easiest", "negative": "semi_hard"},
             "hardest": {
                 "metric": "euclidean",
                 "positive": "hardest",
