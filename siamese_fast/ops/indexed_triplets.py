@@ -160,7 +160,9 @@ def _backward(
     hinge: str,
     zero_positive: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of x and of ref (empty without one); `grad` [T] is the gradient of each triplet's loss."""
+    """Gradients of x and of ref (empty without one); `grad` [T], or [] for all alike, is the gradient of a
+    triplet's loss.
+    """
     table = x if ref is None else ref
     rows = _select(x, anchor)
     has_positive, has_negative = positive >= 0, negative >= 0
@@ -211,7 +213,7 @@ _backward_op = define(
 def _gradients(grad: Tensor, inputs: tuple[object, ...], tape: tuple[Tensor, ...]) -> Grads:
     x, ref, anchor, positive, negative, margin, metric, hinge, reduction, zero_positive = inputs
     d_ap, d_an, scale = tape
-    each = (grad if reduction == "none" else (grad * scale).expand(d_ap.shape)).contiguous()
+    each = grad if reduction == "none" else grad * scale
     grad_x, grad_ref = _backward_op(
         each, x, ref, anchor, positive, negative, d_ap, d_an, margin, metric, hinge, zero_positive
     )
