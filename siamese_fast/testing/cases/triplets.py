@@ -87,7 +87,7 @@ def _mined(outputs: Any, inputs: Inputs, options: Options) -> Inputs:
 
 def _ranked(outputs: Any, inputs: Inputs, options: Options) -> Inputs:
     """The triplets of `ranked_triplet_loss`: every chosen positive with every chosen negative."""
-    given = {name: value.detach() for name, value in inputs.items()}
+    given: dict[str, Any] = {name: value.detach() for name, value in inputs.items()}
     for name in ("x", "ref"):
         if name in given and options["metric"] == "cosine":
             given[name] = _metrics.unit_rows(given[name])
