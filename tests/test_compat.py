@@ -10,8 +10,6 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor, nn
 
-from siamese_fast.compat import torch_nn
-
 pml = pytest.importorskip("pytorch_metric_learning")
 from pytorch_metric_learning import distances, miners, reducers, regularizers  # noqa: E402
 from pytorch_metric_learning import losses as theirs  # noqa: E402
@@ -220,50 +218,3 @@ def test_fifty_steps_of_training_are_the_same(form: str) -> None:
         return torch.stack(values)
 
     torch.testing.assert_close(curve(ours, ours), curve(theirs, miners), rtol=1e-6, atol=1e-9)
-
-
-TORCH = {
-    "triplet": (nn.TripletMarginLoss, torch_nn.TripletMarginLoss),
-    "distance": (nn.TripletMarginWithDistanceLoss, torch_nn.TripletMarginWithDistanceLoss),
-}
-TRIPLET_OPTIONS: list[tuple[str, dict[str, Any]]] = [
-    ("triplet", {}),
-    ("triplet", {"p": 1.0, "margin": 0.5, "reduction": "sum"}),
-    ("triplet", {"p": 3.0}),
-    ("triplet", {"swap": True}),
-    ("triplet", {"eps": 0.01, "reduction": "none"}),
-    ("distance", {}),
-    ("distance", {"distance_function": nn.PairwiseDistance(), "reduction": "none"}),
-    ("distance", {"distance_function": nn.PairwiseDistance(p=1.0)}),
-    ("distance", {"swap": True, "margin": 0.3}),
-]
-
-
-@pytest.mark.parametrize(("kind", "options"), TRIPLET_OPTIONS)
-@pytest.mark.parametrize("shape", [(9, 5), (5,), (2, 3, 5), (0, 5)])
-def test_torchs_triplet_losses(kind: str, options: dict[str, Any], shape: tuple[int, ...]) -> None:
-    library, mine = TORCH[kind]
-    values = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for _ in range(3)]
-    want, got = library(**options)(*values), mine(**options)(*values)
-    torch.testing.assert_close(got, want, equal_nan=True)
-    upstream = torch.ones_like(want)
-    for a, b in zip(
-        torch.autograd.grad(got, values, upstream), torch.autograd.grad(want, values, upstream), strict=True
-    ):
-        torch.testing.assert_close(a, b, equal_nan=True)
-    with pytest.raises(ValueError, match="margin"):
-        mine(margin=0.0)
-
-
-@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-@pytest.mark.parametrize("shape", [(9, 5), (5,)])
-def test_torchs_cosine_loss(reduction: str, shape: tuple[int, ...]) -> None:
-    x, y = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    target = torch.where(torch.rand(shape[:-1]) > 0.5, 1, -1)
-    want = nn.CosineEmbeddingLoss(0.1, reduction=reduction)(x, y, target)
-    got = torch_nn.CosineEmbeddingLoss(0.1, reduction=reduction)(x, y, target)
-    torch.testing.assert_close(got, want)
-    for a, b in zip(
-        torch.autograd.grad(got.sum(), (x, y)), torch.autograd.grad(want.sum(), (x, y)), strict=True
-    ):
-        torch.testing.assert_close(a, b)

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from siamese_fast import ops
 from siamese_fast._extras import require
+from siamese_fast.compat._arguments import is_number
 from siamese_fast.compat.pytorch_metric_learning._fits import (
     MEAN,
     NON_ZERO,
-    is_number,
     metric_of,
     own_rows,
     plain,
