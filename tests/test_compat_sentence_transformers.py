@@ -11,11 +11,14 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 import torch
+from compat_checks import rows
 from hypothesis import given, settings
 from torch import Tensor, nn
 
-theirs = pytest.importorskip("sentence_transformers.sentence_transformer.losses")
-from siamese_fast.compat import sentence_transformers as ours  # noqa: E402
+pytest.importorskip("sentence_transformers.sentence_transformer.losses")
+from sentence_transformers.sentence_transformer import losses as theirs
+
+from siamese_fast.compat import sentence_transformers as ours
 
 BATCH = theirs.BatchHardTripletLossDistanceFunction
 PAIRS = theirs.SiameseDistanceMetric
@@ -26,10 +29,6 @@ TRIPLETS = {
     "BatchSemiHardTripletLoss": {"margin": 0.7},
 }
 CONTRASTIVE = ("ContrastiveLoss", "OnlineContrastiveLoss")
-
-
-def rows(count: int, seed: int, depth: int = 5) -> Tensor:
-    return torch.randn(count, depth, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def same(mine: Any, library: Any, embeddings: list[Tensor], labels: Tensor) -> None:
