@@ -5,6 +5,7 @@ changing one import gains. A library is imported when its adapter is built.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from siamese_fast.benchmarking.ours import MARGIN
 SUFFIX = " drop-in"
 METRIC_LEARNING = "pytorch-metric-learning"
 SENTENCE_TRANSFORMERS = "sentence-transformers"
+TORCH = "torch.nn"
 
 
 class _Modules(NamedTuple):
@@ -30,17 +32,19 @@ class _Modules(NamedTuple):
 _THEIRS = {
     METRIC_LEARNING: _Modules("pytorch_metric_learning.losses", "pytorch_metric_learning.miners"),
     SENTENCE_TRANSFORMERS: _Modules("sentence_transformers.sentence_transformer.losses", ""),
+    TORCH: _Modules("torch.nn", ""),
 }
 
 Build = Callable[[_Modules, Inputs], Call]
 
 
 def _both(library: str, build: Build, needs: Callable[[Sizes], int]) -> tuple[Contender, Contender]:
-    compat = f"siamese_fast.compat.{library.replace('-', '_')}"
+    compat = f"siamese_fast.compat.{re.sub('[-.]', '_', library)}"
     ours = partial(build, _Modules(compat, compat))
+    distributions = () if library == TORCH else (library,)
     return (
-        Contender(library, "published", partial(build, _THEIRS[library]), (library,), needs=needs),
-        Contender(f"{library}{SUFFIX}", "baseline", ours, (library,)),
+        Contender(library, "published", partial(build, _THEIRS[library]), distributions, needs=needs),
+        Contender(f"{library}{SUFFIX}", "baseline", ours, distributions),
     )
 
 
@@ -95,6 +99,16 @@ def sentence_transformers_loss(name: str) -> tuple[Contender, Contender]:
         return lambda: loss.compute_loss_from_embeddings([given["x"]], given["labels"])
 
     return _both(SENTENCE_TRANSFORMERS, build, lambda size: 80 * size["N"] ** 2)
+
+
+def torch_triplets() -> tuple[Contender, Contender]:
+    """TripletMarginLoss of given rows."""
+
+    def build(modules: _Modules, given: Inputs) -> Call:
+        loss = modules.part("TripletMarginLoss")(margin=MARGIN)
+        return lambda: loss(given["anchor"], given["positive"], given["negative"])
+
+    return _both(TORCH, build, lambda size: 40 * size["T"] * size["D"])
 
 
 def _parts(*names: str) -> list[Any]:

@@ -44,6 +44,12 @@ def loss(operation: str, **options: Any) -> Contender:
     return _call(lambda given: getattr(ops, operation)(given["x"], given["labels"], **options))
 
 
+def given_triplets() -> Contender:
+    return _call(
+        lambda given: ops.triplet_loss(given["anchor"], given["positive"], given["negative"], MARGIN)
+    )
+
+
 def hardest_pairs() -> Contender:
     return Contender(
         NAME,

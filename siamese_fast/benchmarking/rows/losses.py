@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from siamese_fast.benchmarking import draws, drop_ins, forms, ours
@@ -15,10 +16,15 @@ _OF_BATCH_HARD = 3.5
 """Times that of batch-hard that batch-all may take."""
 
 
-def _cost(size: Sizes) -> Cost:
+def _all_pairs(size: Sizes) -> Cost:
     flops = 3 * size["N"] ** 2 * size["D"]
     counted = "3 N^2 D: the product of half the pairs, and that of their slopes with the rows"
     return Cost(flops, "flop", counted, {"fma": flops})
+
+
+def _mined(size: Sizes) -> Cost:
+    flops = size["N"] ** 2 * size["D"]
+    return Cost(flops, "flop", "N^2 D: the product of half the pairs; the rest is small", {"fma": flops})
 
 
 def _row(
@@ -28,6 +34,7 @@ def _row(
     contenders: tuple[Contender, ...],
     aims: Aims | None = None,
     *,
+    cost: Callable[[Sizes], Cost] = _all_pairs,
     memory: bool = False,
 ) -> Work:
     size = {"N": n, "D": _DEPTH}
@@ -39,7 +46,7 @@ def _row(
         draw=draws.batch,
         gate=(gate,),
         contenders=contenders,
-        cost=_cost(size),
+        cost=cost(size),
         leaves=("x",),
         aims=aims or Aims(),
         full=True,
@@ -76,7 +83,25 @@ def _drop_ins(n: int) -> Work:
         *drop_ins.metric_learning_batch_hard(),
         *drop_ins.sentence_transformers_loss("BatchHardTripletLoss"),
     )
-    return _row("drop-ins, batch-hard", n, ("batch_hard_triplet_loss", "euclidean-unit"), contenders)
+    gate = ("batch_hard_triplet_loss", "euclidean-unit")
+    return _row("drop-ins, batch-hard", n, gate, contenders, cost=_mined)
+
+
+def _given(count: int) -> Work:
+    size, rows = {"T": count, "D": _DEPTH}, 3 * 4 * count * _DEPTH
+    counted = "three tensors read, then read again while three gradients are written"
+    return Work(
+        name=f"drop-ins, given triplets T={count}",
+        operation="triplet loss of given triplets",
+        stage="forward + backward",
+        size=size,
+        draw=draws.triplets,
+        gate=(("triplet_loss.rows", "euclidean"),),
+        contenders=(ours.given_triplets(), *drop_ins.torch_triplets()),
+        cost=Cost(3 * rows, "byte", counted, {"read": rows, "copy": 2 * rows}),
+        leaves=("anchor", "positive", "negative"),
+        full=True,
+    )
 
 
 _METRIC_LEARNING = drop_ins.metric_learning_loss("TripletMarginLoss", margin=ours.MARGIN)
@@ -123,4 +148,5 @@ ROWS = (
     _batch_all(16384, Aims(memory=100 * _MEGABYTE), memory=True),
     _drop_ins(1024),
     _drop_ins(4096),
+    _given(16384),
 )
