@@ -106,6 +106,60 @@ def test_ntxent_is_exact_where_the_library_saturates() -> None:
     )
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_labels_of_any_dtype_and_rows_of_any_layout(name: str) -> None:
+    pair = (getattr(ours, name)(), getattr(theirs, name)())
+    for dtype in (torch.bool, torch.int32, torch.uint8, torch.float32):
+        same(*pair, rows(5, 2, 12).T, (torch.arange(24) % 2).to(dtype)[::2])
+
+
+@pytest.mark.parametrize("name", [*LOSSES, *MINERS])
+def test_errors_and_empty_batches_are_the_librarys(name: str) -> None:
+    x, labels = rows(6, 0), torch.arange(6) % 2
+    found = []
+    for module in (ours, theirs if name in LOSSES else miners):
+        part = getattr(module, name)()
+        for batch in ((x[None], labels), (x, labels[:4]), (x, labels, None, x, labels[:4])):
+            with pytest.raises((ValueError, TypeError)) as raised:
+                part(*batch)
+            found.append(str(raised.value))
+        if name in LOSSES:
+            with pytest.raises(ValueError, match="cannot both be None"):
+                part(x)
+            empty = part(x[:0].requires_grad_(), labels[:0])
+            assert empty == 0 and empty.requires_grad
+            assert part(x, labels, ref_emb=x[:0], ref_labels=labels[:0]) == 0
+    assert found[:3] == found[3:]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_float32_is_no_further_from_float64_than_the_library(name: str) -> None:
+    """By the largest error over ten batches, as single errors are luck."""
+    eps, errors = torch.finfo(torch.float32).eps, []
+    for seed in range(10):
+        x, labels = rows(64, seed, 33), torch.arange(64) % 16
+        answers = []
+        for module, dtype in ((theirs, torch.float64), (theirs, torch.float32), (ours, torch.float32)):
+            leaf = x.to(dtype).requires_grad_()
+            loss = getattr(module, name)()(leaf, labels)
+            answers.append((loss.detach(), torch.autograd.grad(loss, leaf)[0]))
+        exact, *found = answers
+        scale = [value.abs().max() for value in exact]
+        errors.append(
+            [[(a - b).abs().max() / s for a, b, s in zip(one, exact, scale, strict=True)] for one in found]
+        )
+    library, mine = torch.tensor(errors).amax(0)
+    assert (mine <= 2 * library + 4 * eps).all(), (mine, library)
+
+
+def test_a_nan_is_never_mined() -> None:
+    x, labels = rows(12, 0), torch.arange(12) % 3
+    x[5] = torch.nan
+    for name in MINERS:
+        found = getattr(ours, name)()(x, labels)
+        assert len(found[0]) > 0 and not any((index == 5).any() for index in found)
+
+
 @pytest.mark.parametrize(
     ("name", "miner"),
     [

@@ -53,7 +53,7 @@ def pair_of(name: str, **options: Any) -> tuple[Any, Any]:
     st.sampled_from([torch.int64, torch.int32, torch.uint8, torch.float32]),
     st.integers(0, 10_000),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_any_batch_of_any_triplet_loss(
     name: str, distance: Any, labels: list[int], dtype: torch.dtype, seed: int
 ) -> None:
@@ -192,6 +192,7 @@ def test_distances_of_pairs_are_fused_and_the_library_answers_for_the_rest(name:
 
 
 TRAINED = [*TRIPLETS, *CONTRASTIVE]
+ONE_OF_EACH = ("BatchHardTripletLoss", "ContrastiveLoss")
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -234,7 +235,13 @@ def tiny_model() -> Any:
     return sentence_transformers.SentenceTransformer(modules=modules, device="cpu").double()
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *ONE_OF_EACH,
+        *(pytest.param(name, marks=pytest.mark.slow) for name in TRAINED if name not in ONE_OF_EACH),
+    ],
+)
 def test_the_trainer_of_the_library_takes_them(name: str, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="the trainer needs datasets")
     pytest.importorskip("accelerate", reason="the trainer needs accelerate")

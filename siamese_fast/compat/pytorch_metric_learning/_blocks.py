@@ -21,8 +21,8 @@ Indices = tuple[Tensor, ...]
 
 
 class Block(NamedTuple):
-    """Scores of some anchors with all rows [n, M], which of them are positives and negatives, and the number
-    of the first anchor.
+    """Scores of some anchors with all rows [n, M], which of them are positives and negatives (a NaN is
+    neither), and the number of the first anchor.
     """
 
     scores: Tensor
@@ -50,11 +50,12 @@ def _blocks(
 ) -> Iterator[Block]:
     x, ref = (distance.maybe_normalize(rows) for rows in (x, ref))
     for rows in row_blocks(x.shape[0], ref.shape[0]):
-        same = labels[rows, None] == ref_labels
-        positive = same.clone()
+        scores = ops.similarity_matrix(x[rows], ref, metric)
+        same, number = labels[rows, None] == ref_labels, ~scores.isnan()
+        positive = same & number
         if without_self:
             positive.diagonal(rows.start).fill_(False)
-        yield Block(ops.similarity_matrix(x[rows], ref, metric), positive, ~same, rows.start)
+        yield Block(scores, positive, ~same & number, rows.start)
 
 
 def joined(found: list[Indices], parts: int, like: Tensor) -> Indices:
