@@ -37,13 +37,17 @@ def _block(x: Tensor, labels: Tensor, rows: slice, margin: float, metric: str) -
     same = labels[rows, None] == labels
     positive = same.clone()
     positive.diagonal(rows.start).fill_(False)
-    violation = distances - distances.gather(1, _negatives(distances.detach(), same)) + margin
-    return torch.where(positive, violation.clamp_min(0), 0.0).sum()
+    most = int(positive.sum(1).max())
+    found, columns = positive.to(torch.uint8).topk(most, dim=1)
+    to_positive = distances.gather(1, columns)
+    negatives = _negatives(distances.detach(), same, to_positive.detach())
+    violation = to_positive - distances.gather(1, negatives) + margin
+    return torch.where(found > 0, violation.clamp_min(0), 0.0).sum()
 
 
-def _negatives(distances: Tensor, same: Tensor) -> Tensor:
-    """The column of n(a, p) for every row a and column p, [n, N]."""
+def _negatives(distances: Tensor, same: Tensor, to_positive: Tensor) -> Tensor:
+    """The columns of n(a, p) for the distances to some positives of each row, [n, K]."""
     ascending, order = distances.masked_fill(same, torch.inf).sort(dim=1, stable=True)
-    place = torch.searchsorted(ascending, distances, right=True).clamp_max(distances.shape[1] - 1)
+    place = torch.searchsorted(ascending, to_positive, right=True).clamp_max(distances.shape[1] - 1)
     farthest = distances.masked_fill(same, -torch.inf).argmax(1, keepdim=True)
     return torch.where(ascending.gather(1, place).isfinite(), order.gather(1, place), farthest)
