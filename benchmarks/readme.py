@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from siamese_fast.benchmarking import charts, comparison, report, study_report
+from siamese_fast.benchmarking import charts, comparison, drop_ins, report, study_report
 
 FOLDER = Path(__file__).parent
-PAGES = (FOLDER.parent / "README.md", FOLDER.parent / "docs" / "benchmarks.md")
+PAGES = tuple(FOLDER.parent / name for name in ("README.md", "docs/benchmarks.md", "docs/migration.md"))
 QUALITY = FOLDER / "results" / "quality.json"
 SPEED = FOLDER / "results" / "speed.json"
 THREADS = FOLDER / "results" / "speed-threads.json"
@@ -116,6 +116,26 @@ def speed_missing() -> list[str]:
     return [f"- {name}: {reason}" for name, reason in absent.items()] or ["None."]
 
 
+def gains() -> list[str]:
+    """A library's class and the drop-in of the same name, in every row that has both."""
+    lines = header("work", "library", "the library", "drop-in", "times faster")
+    for measured in comparison.load(SPEED)["rows"] if SPEED.exists() else []:
+        found = {entry["name"]: entry for entry in measured["entries"]}
+        for name, after in found.items():
+            library = name.removesuffix(drop_ins.SUFFIX)
+            if library == name or after["status"] != "timed":
+                continue
+            before = found[library]
+            timed = before["status"] == "timed"
+            cells = (
+                report.seconds(before["median"]) if timed else before["reason"],
+                report.seconds(after["median"]),
+                f"{before['median'] / after['median']:.1f}" if timed else "-",
+            )
+            lines.append(row(measured["name"].removeprefix("drop-ins, "), library, *cells))
+    return lines if len(lines) > 2 else []
+
+
 def threads() -> list[str]:
     """Ours on two threads and on one."""
     return report.markdown_threads(comparison.load(THREADS)) if THREADS.exists() else []
@@ -185,6 +205,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "speed_targets": speed_targets,
     "speed_limits": speed_limits,
     "speed_missing": speed_missing,
+    "gains": gains,
     "threads": threads,
     "growth": growth,
     "steps": steps,

@@ -34,7 +34,7 @@ from siamese_fast.benchmarking.limits import BANDWIDTHS, MIXES
 from siamese_fast.benchmarking.suite import run_row
 from siamese_fast.testing import CASES
 
-TINY = {"N": 16, "Q": 4, "S": 24, "B": 8, "C": 3, "D": 4, "k": 2}
+TINY = {"N": 16, "Q": 4, "S": 24, "B": 8, "T": 9, "C": 3, "D": 4, "k": 2}
 QUICK = Settings(plan=Plan(seconds=0.01, fewest=2, most=3), memory=False)
 
 

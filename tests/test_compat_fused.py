@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from compat_checks import LOSSES, MINERS
 from torch import Tensor, nn
 
 pytest.importorskip("pytorch_metric_learning")
@@ -16,14 +17,6 @@ from pytorch_metric_learning import losses as theirs
 
 from siamese_fast.compat import pytorch_metric_learning as ours
 
-LOSSES = (
-    "NTXentLoss",
-    "SupConLoss",
-    "MultiSimilarityLoss",
-    "CircleLoss",
-    "ContrastiveLoss",
-    "TripletMarginLoss",
-)
 NON_ZERO = ("SupConLoss", "CircleLoss", "ContrastiveLoss", "TripletMarginLoss")
 
 
@@ -40,7 +33,7 @@ def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in LOSSES:
         monkeypatch.setattr(getattr(theirs, name), "compute_loss", refuse)
-    for name in ("BatchHardMiner", "BatchEasyHardMiner"):
+    for name in MINERS:
         monkeypatch.setattr(getattr(miners, name), "mine", refuse)
     monkeypatch.setattr(theirs.CrossBatchMemory, "create_indices_tuple", refuse)
 
@@ -77,10 +70,12 @@ def test_losses_are_fused(name: str, separate: bool) -> None:
 
 
 @pytest.mark.usefixtures("no_library")
-@pytest.mark.parametrize("smooth", [False, True])
-def test_triplets_of_a_miner_are_fused(smooth: bool) -> None:
+@pytest.mark.parametrize("options", [{}, {"smooth_loss": True}, {"swap": True}])
+def test_triplets_are_fused(options: dict[str, Any]) -> None:
     found = ours.BatchHardMiner()(*batch())
-    answer(ours.TripletMarginLoss(smooth_loss=smooth), indices_tuple=found)
+    answer(ours.TripletMarginLoss(**options), indices_tuple=found)
+    if "swap" not in options:
+        answer(ours.TripletMarginLoss(**options))
 
 
 @pytest.mark.usefixtures("no_library")
@@ -110,7 +105,6 @@ NOT_FUSED: dict[str, Callable[[], Any]] = {
         distance=distances.CosineSimilarity(collect_stats=True)
     ),
     "swap": lambda: ours.TripletMarginLoss(swap=True),
-    "smooth, all triplets": lambda: ours.TripletMarginLoss(smooth_loss=True),
     "some triplets": lambda: ours.TripletMarginLoss(triplets_per_anchor=2),
     "another optimum": lambda: moved_optimum(),
     "a miner beside a memory": lambda: ours.CrossBatchMemory(
@@ -142,17 +136,36 @@ def test_the_library_answers_for_given_pairs(name: str) -> None:
 
 @pytest.mark.usefixtures("no_library")
 @pytest.mark.parametrize(
-    "options",
+    ("name", "options"),
     [
-        {},
-        {"pos_strategy": "hard", "neg_strategy": "semihard"},
-        {"pos_strategy": "hard", "neg_strategy": "hard", "allowed_neg_range": [0, 1]},
-        {"pos_strategy": "hard", "neg_strategy": "hard", "distance": distances.LpDistance(p=1)},
+        ("BatchEasyHardMiner", {}),
+        ("BatchEasyHardMiner", {"pos_strategy": "semihard", "neg_strategy": "hard"}),
+        ("BatchEasyHardMiner", {"pos_strategy": "hard", "neg_strategy": "hard", "allowed_neg_range": [0, 1]}),
+        ("TripletMarginMiner", {"type_of_triplets": "semihard"}),
+        ("MultiSimilarityMiner", {}),
     ],
 )
-def test_the_library_mines_the_rest(options: dict[str, Any]) -> None:
+def test_miners_look_at_blocks_of_rows(name: str, options: dict[str, Any]) -> None:
+    assert len(getattr(ours, name)(**options)(*batch())[0]) > 0
+
+
+@pytest.mark.usefixtures("no_library")
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("BatchEasyHardMiner", {"pos_strategy": "all", "neg_strategy": "hard"}),
+        ("BatchEasyHardMiner", {"pos_strategy": "hard", "neg_strategy": "all"}),
+        ("BatchEasyHardMiner", {"distance": distances.LpDistance(p=1)}),
+        ("BatchHardMiner", {"distance": distances.SNRDistance()}),
+        ("TripletMarginMiner", {"distance": distances.LpDistance(power=3)}),
+        ("TripletMarginMiner", {"margin": nn.Parameter(torch.tensor(0.2))}),
+        ("MultiSimilarityMiner", {"collect_stats": True}),
+        ("MultiSimilarityMiner", {"epsilon": torch.tensor(0.1)}),
+    ],
+)
+def test_the_library_mines_the_rest(name: str, options: dict[str, Any]) -> None:
     with pytest.raises(AskedTheLibraryError):
-        ours.BatchEasyHardMiner(**options)(*batch())
+        getattr(ours, name)(**options)(*batch())
 
 
 PARAMETERS = [

@@ -70,6 +70,11 @@ def pairs_bfloat16(size: Sizes) -> Inputs:
     return {**drawn, "h1": drawn["h1"].bfloat16(), "h2": drawn["h2"].bfloat16()}
 
 
+def triplets(size: Sizes) -> Inputs:
+    names = ("anchor", "positive", "negative")
+    return {name: normal(size["T"], size["D"], seed=seed) for seed, name in enumerate(names)}
+
+
 def queries(size: Sizes) -> Inputs:
     return {"q": normal(size["Q"], size["D"]), "s": normal(size["S"], size["D"], seed=1)}
 

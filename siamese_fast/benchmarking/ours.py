@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ MARGIN = 0.2
 NAME = "siamese_fast"
 ONE_THREAD = "one thread"
 CONVERTED = "converted to float32"
+BATCH_HARD = "batch-hard"
 
 
 def batch_hard() -> Contender:
@@ -30,6 +32,22 @@ def batch_hard_random() -> Contender:
         return lambda: torch.autograd.grad(loss(), [x])
 
     return Contender("a random batch", "baseline", build, whole=True, answer=lambda found, given: ())
+
+
+def batch_hard_beside() -> Contender:
+    """Batch-hard beside another loss of the same batch: its answer is not that of the row."""
+    return replace(batch_hard(), name=BATCH_HARD, column="baseline", answer=lambda found, given: ())
+
+
+def loss(operation: str, **options: Any) -> Contender:
+    """A loss of a labelled batch by its name."""
+    return _call(lambda given: getattr(ops, operation)(given["x"], given["labels"], **options))
+
+
+def given_triplets() -> Contender:
+    return _call(
+        lambda given: ops.triplet_loss(given["anchor"], given["positive"], given["negative"], MARGIN)
+    )
 
 
 def hardest_pairs() -> Contender:

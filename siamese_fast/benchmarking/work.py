@@ -55,7 +55,7 @@ class Work:
     Attributes:
         name: unique; `--only` matches any part of it.
         operation: rows of one operation share a plot and a name of their own in tables.
-        size: named sizes, N, Q, S, B, C, D, k.
+        size: named sizes, N, Q, S, B, T, C, D, k.
         draw: seeded inputs of a size.
         leaves: inputs that take gradients in a row with a backward stage.
         gate: (Case, variant) that must pass, in `dtype`, before ours is timed.

@@ -4,48 +4,64 @@ triplets make one copy of the anchors, moved by `eps`.
     from siamese_fast.compat.torch_nn import TripletMarginLoss, TripletMarginWithDistanceLoss,
     CosineEmbeddingLoss
 
-Fused for matrices of one shape, floating dtype and device, with p = 1 or 2 and without swap; torch's own
-code otherwise. Results are torch's, in float32 for half inputs' arithmetic and returned in the inputs' dtype;
-but `eps` is lost where it is below the rounding of the anchor, in the anchor's dtype.
+Fused for tensors of one shape, floating dtype and device, with p = 1 or 2; torch's own code otherwise.
+Results are torch's, computed in float32 for half inputs and returned in the inputs' dtype; but `eps` is lost
+where it is below the rounding of the anchor, in the anchor's dtype, and the cosine is without the 1e-12 that
+torch adds to squared lengths.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from siamese_fast import ops
-from siamese_fast.ops._checks import DTYPES
+from siamese_fast.compat._arguments import PAIRWISE_EPS, alike, is_number
+from siamese_fast.ops._checks import REDUCTIONS
 
 __all__ = ["CosineEmbeddingLoss", "TripletMarginLoss", "TripletMarginWithDistanceLoss"]
 
 _METRICS = {1.0: "manhattan", 2.0: "euclidean"}
-_EPS = 1e-6  # torch's default, added to every difference
 
 
-def _alike(*rows: Tensor) -> bool:
-    first = rows[0]
-    return (
-        first.dim() == 2
-        and first.dtype in DTYPES
-        and first.numel() > 0
-        and all(
-            row.shape == first.shape and row.dtype == first.dtype and row.device == first.device
-            for row in rows
-        )
-    )
+class _Options(NamedTuple):
+    margin: float
+    metric: str
+    eps: float
+    swap: bool
+    reduction: str
+
+    def fit(self, *rows: Tensor) -> bool:
+        """Whether there is a fused form; torch says what is wrong with other options and tensors."""
+        numbers = is_number(self.margin) and self.margin > 0 and is_number(self.eps)
+        return bool(self.metric) and numbers and self.reduction in REDUCTIONS and alike(*rows)
 
 
-def _triplets(
-    anchor: Tensor, positive: Tensor, negative: Tensor, margin: float, metric: str, eps: float, reduction: str
-) -> Tensor:
-    """|a - p + eps| is the distance of a + eps and p, up to the rounding of a + eps."""
-    loss = ops.triplet_loss(anchor + eps, positive, negative, margin, metric=metric, reduction=reduction)
-    return loss.to(anchor.dtype)
+def _triplets(options: _Options, *given: Tensor) -> Tensor:
+    """Of anchors, positives and negatives [..., D]: |a - p + eps| is the distance of a + eps and p, up to the
+    rounding of a + eps.
+    """
+    margin, metric, eps, swap, reduction = options
+    anchor, positive, negative = (rows.reshape(-1, rows.shape[-1]) for rows in given)
+    if swap:
+        to_positive, to_negative = (ops.distance(anchor + eps, rows, metric) for rows in (positive, negative))
+        to_negative = torch.min(to_negative, ops.distance(positive + eps, negative, metric))
+        loss = _reduced((to_positive - to_negative + margin).clamp_min(0), reduction)
+    else:
+        loss = ops.triplet_loss(anchor + eps, positive, negative, margin, metric=metric, reduction=reduction)
+    return (loss.reshape(given[0].shape[:-1]) if reduction == "none" else loss).to(given[0].dtype)
+
+
+def _reduced(losses: Tensor, reduction: str) -> Tensor:
+    if reduction == "none":
+        return losses
+    return losses.mean() if reduction == "mean" else losses.sum()
 
 
 class TripletMarginLoss(nn.TripletMarginLoss):
-    """`torch.nn.TripletMarginLoss`, fused for p = 1 and 2 without swap.
+    """`torch.nn.TripletMarginLoss`, fused for p = 1 and 2.
 
     Example:
         >>> loss = TripletMarginLoss(margin=1.0)(encoder(a), encoder(p), encoder(n))
@@ -53,14 +69,16 @@ class TripletMarginLoss(nn.TripletMarginLoss):
     """
 
     def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        metric = _METRICS.get(float(self.p))
-        if metric is None or self.swap or not _alike(anchor, positive, negative):
+        metric = _METRICS.get(float(self.p), "")
+        options = _Options(self.margin, metric, self.eps, self.swap, self.reduction)
+        if not options.fit(anchor, positive, negative):
             return super().forward(anchor, positive, negative)
-        return _triplets(anchor, positive, negative, self.margin, metric, self.eps, self.reduction)
+        return _triplets(options, anchor, positive, negative)
 
 
 class TripletMarginWithDistanceLoss(nn.TripletMarginWithDistanceLoss):
-    """`torch.nn.TripletMarginWithDistanceLoss`, fused for its default distance without swap.
+    """`torch.nn.TripletMarginWithDistanceLoss`, fused for its default distance, and for a
+    `torch.nn.PairwiseDistance` with p = 1 or 2.
 
     Example:
         >>> loss = TripletMarginWithDistanceLoss(margin=1.0)(encoder(a), encoder(p), encoder(n))
@@ -68,15 +86,15 @@ class TripletMarginWithDistanceLoss(nn.TripletMarginWithDistanceLoss):
     """
 
     def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        distance = self.distance_function
-        default = distance is None or type(distance) is nn.PairwiseDistance
-        if not default or self.swap or not _alike(anchor, positive, negative):
+        distance, metric, eps = self.distance_function, "euclidean", PAIRWISE_EPS
+        if type(distance) is nn.PairwiseDistance and not distance.keepdim:
+            metric, eps = _METRICS.get(float(distance.norm), ""), distance.eps
+        elif distance is not None:
+            metric = ""
+        options = _Options(self.margin, metric, eps, self.swap, self.reduction)
+        if not options.fit(anchor, positive, negative):
             return super().forward(anchor, positive, negative)
-        if isinstance(distance, nn.PairwiseDistance) and (
-            distance.norm != 2.0 or distance.eps != _EPS or distance.keepdim
-        ):
-            return super().forward(anchor, positive, negative)
-        return _triplets(anchor, positive, negative, self.margin, "euclidean", _EPS, self.reduction)
+        return _triplets(options, anchor, positive, negative)
 
 
 class CosineEmbeddingLoss(nn.CosineEmbeddingLoss):
@@ -88,12 +106,11 @@ class CosineEmbeddingLoss(nn.CosineEmbeddingLoss):
     """
 
     def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:
-        if not _alike(input1, input2) or target.shape != input1.shape[:1]:
+        fits = input1.dim() == 2 and alike(input1, input2) and target.shape == input1.shape[:1]
+        if not fits or self.reduction not in REDUCTIONS:
             return super().forward(input1, input2, target)
         distance = ops.distance(input1, input2, "cosine")
         zero = torch.zeros_like(distance)
         apart = (1 - distance - self.margin).clamp_min(0)
         losses = torch.where(target == 1, distance, zero) + torch.where(target == -1, apart, zero)
-        if self.reduction == "none":
-            return losses.to(input1.dtype)
-        return (losses.mean() if self.reduction == "mean" else losses.sum()).to(input1.dtype)
+        return _reduced(losses, self.reduction).to(input1.dtype)

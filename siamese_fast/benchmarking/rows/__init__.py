@@ -6,10 +6,10 @@ name in the rows it applies to.
 
 from __future__ import annotations
 
-from siamese_fast.benchmarking.rows import koch, lookup, pairs, triplets
+from siamese_fast.benchmarking.rows import koch, lookup, losses, pairs, triplets
 from siamese_fast.benchmarking.work import Work
 
-WORK: tuple[Work, ...] = (*triplets.ROWS, *koch.ROWS, *pairs.ROWS, *lookup.ROWS)
+WORK: tuple[Work, ...] = (*triplets.ROWS, *losses.ROWS, *koch.ROWS, *pairs.ROWS, *lookup.ROWS)
 
 
 def select(only: str | None = None, *, full: bool = False) -> list[Work]:

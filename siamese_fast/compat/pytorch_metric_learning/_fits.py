@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from siamese_fast._extras import require
-from siamese_fast.ops._checks import DTYPES
+from siamese_fast.compat._arguments import is_labels, is_rows
 
 distances = require("pytorch_metric_learning.distances", "metrics")
 reducers = require("pytorch_metric_learning.reducers", "metrics")
@@ -43,30 +43,18 @@ def shared_reduction(reducer: Any, names: list[str]) -> str | None:
     return found.pop() if len(found) == 1 and not reducer.collect_stats else None
 
 
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def plain(embeddings: Any, labels: Any, ref_emb: Any, ref_labels: Any) -> bool:
     """Whether the tensors are what the fused operations take; the library says what is wrong with others."""
     rows = [embeddings] if ref_emb is None else [embeddings, ref_emb]
     names = [labels] if ref_emb is None else [labels, ref_labels]
     return all(
-        isinstance(x, Tensor)
-        and x.dim() == 2
-        and x.shape[1] > 0
-        and x.dtype in DTYPES
+        is_rows(x)
         and x.dtype == embeddings.dtype
         and x.device == embeddings.device
         and x.shape[1] == embeddings.shape[1]
         for x in rows
     ) and all(
-        isinstance(y, Tensor)
-        and y.dim() == 1
-        and y.shape[0] == x.shape[0]
-        and not y.is_floating_point()
-        and not y.is_complex()
-        for x, y in zip(rows, names, strict=True)
+        is_labels(y) and y.dim() == 1 and y.shape[0] == x.shape[0] for x, y in zip(rows, names, strict=True)
     )
 
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from siamese_fast import ops
 from siamese_fast._extras import require
+from siamese_fast.compat._arguments import is_number
 from siamese_fast.compat.pytorch_metric_learning._fits import (
     MEAN,
     NON_ZERO,
-    is_number,
     metric_of,
     own_rows,
     plain,
@@ -214,8 +214,8 @@ class ContrastiveLoss(Fused, losses.ContrastiveLoss):  # type: ignore[misc,name-
 
 
 class TripletMarginLoss(Fused, losses.TripletMarginLoss):  # type: ignore[misc,name-defined]
-    """`pytorch_metric_learning.losses.TripletMarginLoss`, fused for all triplets without `smooth_loss`, and
-    for the triplets of a miner; without `swap`.
+    """`pytorch_metric_learning.losses.TripletMarginLoss`, fused for all triplets without `swap`, and for
+    the triplets of a miner.
 
     Example:
         >>> loss = TripletMarginLoss(margin=0.1)(embeddings, labels, BatchHardMiner()(embeddings, labels))
@@ -225,7 +225,7 @@ class TripletMarginLoss(Fused, losses.TripletMarginLoss):  # type: ignore[misc,n
 
     def fused(self, operands: tuple[Any, ...], counts: Tensor) -> Tensor | None:
         reduction = reduction_of(self.reducer)
-        if self.triplets_per_anchor != "all" or self.swap or self.smooth_loss or reduction is None:
+        if self.triplets_per_anchor != "all" or self.swap or reduction is None:
             return None
         x, labels, metric, normalize, ref, ref_labels, own = operands
         return ops.batch_all_triplet_loss(
@@ -234,6 +234,7 @@ class TripletMarginLoss(Fused, losses.TripletMarginLoss):  # type: ignore[misc,n
             self.margin,
             metric=metric,
             normalize=normalize,
+            smooth=self.smooth_loss,
             reduction=reduction,
             ref=ref,
             ref_labels=ref_labels,
@@ -246,7 +247,9 @@ class TripletMarginLoss(Fused, losses.TripletMarginLoss):  # type: ignore[misc,n
     def over_given(self, x: Tensor, indices: Any, ref: Tensor | None) -> Tensor | None:
         metric, reduction = metric_of(self.distance), reduction_of(self.reducer)
         fits = isinstance(indices, (tuple, list)) and len(indices) == 3
-        if not fits or metric is None or reduction is None or self.swap or self.collect_stats:
+        # The library's swap takes the rows of `positive` for anchors, which with `ref_emb` they are not.
+        swapped = self.swap and ref is not None
+        if not fits or metric is None or reduction is None or swapped or self.collect_stats:
             return None
         if self.embedding_regularizer is not None:
             return None
@@ -264,5 +267,6 @@ class TripletMarginLoss(Fused, losses.TripletMarginLoss):  # type: ignore[misc,n
             metric=name,
             normalize=normalize,
             smooth=self.smooth_loss,
+            swap=self.swap,
             reduction=reduction,
         )

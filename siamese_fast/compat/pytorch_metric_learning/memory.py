@@ -67,17 +67,43 @@ class NearestSupportKNN:
 
     Example:
         >>> calculator = AccuracyCalculator(knn_func=NearestSupportKNN("cosine"))
+        >>> model = InferenceModel(trunk, knn_func=NearestSupportKNN())
     """
 
     def __init__(self, metric: str = "euclidean") -> None:
         self.metric = metric
+        self._table: Tensor | None = None
 
     def __call__(
         self, query: Tensor, k: int, reference: Tensor | None = None, ref_includes_query: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Distances (similarities for "cosine" and "dot") and indices [Q, k], nearest first."""
-        table = query if reference is None else reference
+        """Distances (similarities for "cosine" and "dot") and indices [Q, k], nearest first, in `reference`,
+        or in what was trained on, or among the queries.
+        """
+        trained = query if self._table is None else self._table.to(query.device, query.dtype)
+        table = trained if reference is None else reference
         scores, index = ops.nearest_support(query, table, k + int(ref_includes_query), metric=self.metric)
         values = scores if self.metric in ("cosine", "dot") else -scores
         found: tuple[Tensor, Tensor] = inference.return_results(values, index, ref_includes_query)
         return found
+
+    def train(self, embeddings: Tensor) -> None:
+        """Keep rows [S, D] for calls without a reference."""
+        self._table = torch.as_tensor(embeddings).detach()
+
+    def add(self, embeddings: Tensor) -> None:
+        """Keep more rows."""
+        added = torch.as_tensor(embeddings).detach()
+        self._table = added if self._table is None else torch.cat([self._table, added.to(self._table)])
+
+    def reset(self) -> None:
+        """Keep none."""
+        self._table = None
+
+    def save(self, filename: str) -> None:
+        """Write the rows to a file of `torch.save`."""
+        torch.save(self._table, filename)
+
+    def load(self, filename: str) -> None:
+        """Read what `save` wrote."""
+        self._table = torch.load(filename, weights_only=True)
