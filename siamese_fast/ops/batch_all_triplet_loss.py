@@ -69,12 +69,8 @@ def batch_all_triplet_loss(
         >>> loss.backward()
     """
     check.choice("reduction", reduction, REDUCTIONS)
-    margin = finite("margin", margin)
     operands = prepared(x, labels, metric, normalize, ref, ref_labels, self_index)
-    wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in operands[:3:2])
-    losses: Tensor
-    counts: Tensor
-    losses, counts, *_ = _apply(*operands, margin, metric, wanted)
+    losses, counts = triplet_losses(*operands, finite("margin", margin), metric)
     if reduction == "none":
         return losses
     if reduction == "sum":
@@ -82,6 +78,21 @@ def batch_all_triplet_loss(
     if reduction == "mean":
         counts = pair_counts(operands[1], *operands[3:], losses).prod(1)
     return losses.sum() / counts.sum().clamp_min(1)
+
+
+def triplet_losses(
+    x: Tensor,
+    labels: Tensor,
+    ref: Tensor | None,
+    ref_labels: Tensor | None,
+    self_index: Tensor | None,
+    margin: float,
+    metric: str,
+) -> tuple[Tensor, Tensor]:
+    """Losses and numbers of triplets above 0, [N], of tensors as `prepared` gives them."""
+    wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, ref))
+    losses, counts, *_ = _apply(x, labels, ref, ref_labels, self_index, margin, metric, wanted)
+    return losses, counts
 
 
 def _ranks(
