@@ -22,7 +22,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.par
 
 
 @pytest.mark.parametrize(
-    ("module", "size"), [("losses", 2), ("losses", 4), ("support", 2), ("support", 4), ("training", 2)]
+    ("module", "size"), [(m, w) for m in ("losses", "pair_losses", "support", "training") for w in (2, 4)]
 )
 def test_a_world(module: str, size: int, tmp_path: Path) -> None:
     found = run_world(module, size, tmp_path)

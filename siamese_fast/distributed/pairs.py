@@ -40,7 +40,6 @@ from siamese_fast.ops import _checks as check
 from siamese_fast.ops import _metrics as metrics
 from siamese_fast.ops.batch_all_triplet_loss import triplet_losses
 from siamese_fast.ops.contrastive_loss import pair_counts
-from siamese_fast.ops.pair_fold import FOLDS, start_of, visited
 from siamese_fast.ops.pair_loss import (
     METRICS,
     REDUCTIONS,
@@ -48,8 +47,7 @@ from siamese_fast.ops.pair_loss import (
     losses_of_prepared,
     pair_gradients,
 )
-
-Against = tuple[Tensor | None, Tensor | None, Tensor | None]
+from siamese_fast.ops.pair_parts import Against, folded
 
 
 @dataclass(frozen=True)
@@ -177,20 +175,22 @@ class _Pairs:
         )  # type: ignore[no-untyped-call]
         return found
 
-    def visits(self) -> Iterator[tuple[int, int, Against]]:
-        """One round of the ring: the owner of each block, its rows, and what anchors are paired with: its
-        rows, its labels, and which of them an anchor is.
+    def visits(self) -> Iterator[tuple[int, Against]]:
+        """One round of the ring: the owner of each block, and what anchors are paired with: its rows, its
+        labels, and which of them an anchor is.
         """
-        rank = self.world.rank
         for owner, classes, block in ring(self.world, self.classes, self._travelling, self.counts):
-            if owner == rank and not self.separate:
-                yield owner, len(block), (None, None, None)
+            if owner == self.world.rank and not self.separate:
+                yield owner, (None, None, None)
                 continue
             itself = self._self_index
             if itself is not None:
                 itself = itself - sum(self.counts[:owner])
                 itself = torch.where((itself >= 0) & (itself < len(block)), itself, -1)
-            yield owner, len(block), (self.prepared(block), classes, itself)
+            yield owner, (self.prepared(block), classes, itself)
+
+    def parts(self) -> Iterator[Against]:
+        return (against for _, against in self.visits())
 
 
 class _Ring(torch.autograd.Function):
@@ -203,47 +203,30 @@ class _Ring(torch.autograd.Function):
         ctx: Any, x: Tensor, candidates: Tensor | None, pairs: _Pairs
     ) -> tuple[Tensor, Tensor, Tensor]:
         assert pairs.formula is not None
-        fold = FOLDS[pairs.formula]
-        fields, counts = start_of(pairs.formula, x), x.new_zeros(x.shape[0], 2)
-        for sweep in range(fold.sweeps):
-            for _, rows, against in pairs.visits():
-                if rows == 0 or x.shape[0] == 0:
-                    continue
-                fields = visited(
-                    fields, x, pairs.labels, *against, pairs.formula, pairs.metric, pairs.parameters, sweep
-                )
-                if sweep == 0:
-                    counts += pair_counts(pairs.labels, *against[1:], x)
-            fold.close(fields, counts[:, 0], counts[:, 1], sweep, pairs.parameters)
-        losses, terms = fold.finish(fields, counts[:, 0], pairs.parameters)
-        ctx.save_for_backward(x, fields)
+        losses, terms, counts, statistics = folded(
+            x, pairs.labels, pairs.parts, pairs.formula, pairs.metric, pairs.parameters
+        )
+        ctx.save_for_backward(x, statistics)
         ctx.pairs = pairs
-        losses, terms = losses.clone(), terms.clone()
         ctx.mark_non_differentiable(terms, counts)
         return losses, terms, counts
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, Tensor | None, None]:
-        pairs, (x, fields) = ctx.pairs, ctx.saved_tensors
-        of_x = torch.zeros_like(x)
+        pairs, (x, statistics) = ctx.pairs, ctx.saved_tensors
+        formula, of_x = (pairs.formula, pairs.metric, pairs.parameters), torch.zeros_like(x)
 
         def parts() -> Iterator[tuple[int, Tensor]]:
-            for owner, rows, against in pairs.visits():
+            for owner, against in pairs.visits():
+                rows = pairs.counts[owner]
                 part = x.new_zeros(rows, x.shape[1])
                 if rows and x.shape[0]:
-                    found = pair_gradients(
-                        grad.contiguous(),
-                        x,
-                        pairs.labels,
-                        *against,
-                        fields,
-                        pairs.formula,
-                        pairs.metric,
-                        pairs.parameters,
+                    of_anchors, of_block = pair_gradients(
+                        grad.contiguous(), x, pairs.labels, *against, statistics, *formula
                     )
-                    of_x.add_(found[0])
-                    part = part if against[0] is None else found[1]
+                    of_x.add_(of_anchors)
+                    part = part if against[0] is None else of_block
                 yield owner, part
 
         if pairs.separate and not ctx.needs_input_grad[1]:

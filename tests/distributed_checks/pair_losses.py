@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -115,8 +116,7 @@ def check_degenerate_batches(world: World) -> None:
     x = batch(counts, torch.float64)[0]
     for labels in (torch.zeros(16).long(), torch.arange(16), torch.arange(16) // (16 // world.size)):
         for name, strategy in everywhere():
-            for reduction in ("mean", "mean_nonzero"):
-                compare(world, name, counts, x, labels, strategy, reduction=reduction)
+            compare(world, name, counts, x, labels, strategy)
     for rows in (0, 1):  # nothing at all, and one row on the last rank
         last = rows if world.rank == world.size - 1 else 0
         for name, strategy in everywhere():
@@ -171,13 +171,14 @@ def check_parameters_under_ddp(world: World) -> None:
     counts = split(world, 40, "empty")
     x, labels = batch(counts, torch.float64)
     here = own(world, counts)
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Linear(D, 16), nn.Tanh(), nn.Linear(16, 8)).double()
+    parallel = nn.parallel.DistributedDataParallel(encoder)
     for name, strategy in everywhere():
-        torch.manual_seed(0)
-        encoder = nn.Sequential(nn.Linear(D, 16), nn.Tanh(), nn.Linear(16, 8)).double()
+        encoder.zero_grad()
         getattr(siamese_fast, name)(encoder(x), labels).backward()
         expected = [parameter.grad.clone() for parameter in encoder.parameters()]
-        encoder.zero_grad()
-        parallel = nn.parallel.DistributedDataParallel(encoder)
+        parallel.zero_grad()
         getattr(distributed, name)(parallel(x[here]), labels[here], strategy=strategy).backward()
         for parameter, exact in zip(encoder.parameters(), expected, strict=True):
             torch.testing.assert_close(parameter.grad, exact, rtol=1e-9, atol=1e-12)
@@ -236,3 +237,62 @@ def check_disagreement_is_an_error_on_every_rank(world: World) -> None:
     raises(ValueError, "loss must be the same", call(name=names[odd]))
     dist.barrier()
     torch.testing.assert_close(call()(), call(strategy="ring")())  # the ranks are in step
+
+
+def check_two_views(world: World) -> None:
+    """InfoNCE: keys beyond a rank's queries are negatives of all, wherever they are in the whole batch."""
+    for kind in ("unequal", "empty"):
+        counts = split(world, 40, kind)
+        more = [rows + rank % 3 for rank, rows in enumerate(counts)]
+        queries, keys = batch(counts, torch.float64)[0], batch(more, torch.float64, seed=3)[0]
+        here, there = own(world, counts), own(world, more)
+        starts = [sum(more[:rank]) for rank in range(world.size)]
+        paired = torch.cat([torch.arange(s, s + n) for s, n in zip(starts, counts, strict=True)])
+        rest = torch.ones(len(keys), dtype=torch.bool).index_fill(0, paired, False).nonzero()[:, 0]
+        a, b = queries.clone().requires_grad_(), keys.clone().requires_grad_()
+        for reduction, strategy in itertools.product(("mean", "sum", "none"), ("ring", "gather")):
+            expected = siamese_fast.info_nce_loss(a, b[torch.cat([paired, rest])], 0.3, reduction=reduction)
+            found = torch.autograd.grad(expected.sum(), (a, b))
+            q, k = queries[here].clone().requires_grad_(), keys[there].clone().requires_grad_()
+            loss = distributed.info_nce_loss(q, k, 0.3, reduction=reduction, strategy=strategy)
+            scale = 1 if reduction == "none" else world.size
+            torch.testing.assert_close(loss, expected[here] if reduction == "none" else expected)
+            got = torch.autograd.grad(loss.sum(), (q, k))
+            torch.testing.assert_close(got[0], found[0][here] * scale)
+            torch.testing.assert_close(got[1], found[1][there] * scale)
+    odd = world.rank == 0
+    short = partial(distributed.info_nce_loss, torch.ones(4, D), torch.ones(3 if odd else 5, D))
+    raises(ValueError, "keys must have at least the 4 rows", short)
+    narrow = partial(distributed.info_nce_loss, torch.ones(4, D - odd), torch.ones(4, D - odd))
+    raises(ValueError, "number of columns of queries", narrow)
+
+
+def check_an_episode(world: World) -> None:
+    """Prototypical: supports of a class on several ranks, a query of a class without supports."""
+    counts, others = split(world, 24, "unequal"), split(world, 36, "empty")
+    queries, labels = batch(counts, torch.float64, classes=6)
+    supports, support_labels = batch(others, torch.float64, seed=4, classes=7)
+    support_labels[support_labels == 2] = 3
+    here, there = own(world, counts), own(world, others)
+    for metric, reduction in itertools.product(METRICS, ("mean", "sum", "none")):
+        options = {"metric": metric, "temperature": 2.0, "reduction": reduction}
+        a, b = queries.clone().requires_grad_(), supports.clone().requires_grad_()
+        expected = siamese_fast.prototypical_loss(a, labels, b, support_labels, **options)
+        found = torch.autograd.grad(expected.sum(), (a, b))
+        q, s = queries[here].clone().requires_grad_(), supports[there].clone().requires_grad_()
+        loss = distributed.prototypical_loss(q, labels[here].int(), s, support_labels[there], **options)
+        scale = 1 if reduction == "none" else world.size
+        torch.testing.assert_close(loss, expected[here] if reduction == "none" else expected)
+        got = torch.autograd.grad(loss.sum(), (q, s))
+        torch.testing.assert_close(got[0], found[0][here] * scale)
+        torch.testing.assert_close(got[1], found[1][there] * scale)
+    odd, few = world.rank == 0, torch.ones(2, D)
+    for wrong, kind, message in (
+        (torch.tensor([0, 99 if odd else 1]), IndexError, "support_labels must lie in"),
+        (torch.tensor([0, -1 if odd else 1]), IndexError, "support_labels must be at least 0"),
+        (torch.tensor([0.0, 1.0]), TypeError, "support_labels must be of an integer"),
+    ):
+        call = partial(distributed.prototypical_loss, few, torch.arange(2), few, wrong)
+        raises(kind, message, call)
+    none = partial(distributed.prototypical_loss, few, torch.arange(2), few[:0], torch.arange(0))
+    raises(ValueError, "at least one row on some rank", none)
