@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -296,3 +297,25 @@ def check_an_episode(world: World) -> None:
         raises(kind, message, call)
     none = partial(distributed.prototypical_loss, few, torch.arange(2), few[:0], torch.arange(0))
     raises(ValueError, "at least one row on some rank", none)
+
+
+def check_memory_is_that_of_some_blocks(world: World) -> None:
+    """The scores of one rank's rows alone are as large as 64 blocks."""
+    status, peak = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if world.size != 4 or not peak.exists():
+        return
+
+    def kilobytes(field: str) -> int:
+        lines = status.read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+    def step(name: str, rows: int) -> int:
+        x, labels = torch.randn(rows, 128, requires_grad=True), torch.arange(rows) // 4
+        peak.write_text("5")
+        before = kilobytes("VmRSS")
+        getattr(distributed, name)(x, labels, strategy="ring").backward()
+        return 1024 * (kilobytes("VmHWM") - before)
+
+    for name in ("batch_hard_triplet_loss", "ntxent_loss", "supcon_loss"):
+        step(name, 64)
+        assert step(name, 2048) < 32 * 2048 * 128 * 4
