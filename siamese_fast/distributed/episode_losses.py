@@ -63,10 +63,12 @@ def info_nce_loss(
 
     def checked() -> tuple[Tensor, Tensor]:
         check.choice("reduction", reduction, check.REDUCTIONS)
+        finite("temperature", temperature, positive=True)
         return _two_views(world, queries, keys)
 
     def card(views: tuple[Tensor, Tensor]) -> Card:
-        return [len(views[1])], _properties({"queries": views[0], "keys": views[1]})
+        asked = {"loss": ops.info_nce_loss.__name__, "temperature": temperature, **options}
+        return [len(views[1])], {**asked, **_properties({"queries": views[0], "keys": views[1]})}
 
     (queries, keys), sizes = world.agreed(checked, card)
     first = sum(rows for (rows,) in sizes[: world.rank])
@@ -121,8 +123,9 @@ def prototypical_loss(
         lowest, highest = (int(v) for v in found[1].aminmax()) if len(found[1]) else (0, -1)
         if lowest < 0:
             raise IndexError(f"support_labels must be at least 0, got {lowest}")
+        asked = {"loss": ops.prototypical_loss.__name__, **options}
         tensors = {"queries": queries, "supports": supports}
-        return [len(supports), highest], {**options, **_properties(tensors)}
+        return [len(supports), highest], {**asked, **_properties(tensors)}
 
     (_, index), sizes = world.agreed(checked, card)
     rows, highest = sum(size for size, _ in sizes), max(label for _, label in sizes)

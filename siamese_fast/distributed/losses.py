@@ -97,7 +97,8 @@ def batch_hard_triplet_loss(
         return checked_batch(world, x, labels, ref, ref_labels, self_index)
 
     def card(batch: Batch) -> Card:
-        return sizes_of(batch), {**options, "strategy": strategy, **properties_of(batch)}
+        asked = {"loss": one_process_loss.__name__, **options, "strategy": strategy}
+        return sizes_of(batch), {**asked, **properties_of(batch)}
 
     if world.size == 1:
         check.choice("strategy", strategy, STRATEGIES)

@@ -234,8 +234,9 @@ def check_disagreement_is_an_error_on_every_rank(world: World) -> None:
     raises(ValueError, "over all triplets", call(name="batch_all_triplet_loss", strategy="ring"))
     reference = {"ref": x, "ref_labels": labels, "self_index": torch.full((8,), 8 * world.size - 1 + odd)}
     raises(IndexError, r"self_index must lie in", call(**reference))
-    names = ("supcon_loss", "ntxent_loss")
-    raises(ValueError, "loss must be the same", call(name=names[odd]))
+    for others in ("ntxent_loss", "batch_hard_triplet_loss"):
+        for names in (("supcon_loss", others), (others, "supcon_loss")):
+            raises(ValueError, "loss must be the same", call(name=names[odd]))
     dist.barrier()
     torch.testing.assert_close(call()(), call(strategy="ring")())  # the ranks are in step
 
