@@ -1,4 +1,4 @@
-"""The cross-rank loss against all_gather and eager mining: time, bytes and memory a step, on this machine.
+"""Cross-rank losses against all_gather and eager torch: time, bytes and memory a step, on this machine.
 
     python benchmarks/distributed.py [--quick]      writes benchmarks/results/distributed.json
 
@@ -26,46 +26,68 @@ import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as differentiable
 from torch import Tensor
+from torch.nn import functional
 
 from siamese_fast.benchmarking.machine import describe
-from siamese_fast.distributed import batch_hard_triplet_loss
+from siamese_fast.distributed import batch_hard_triplet_loss, supcon_loss
 from siamese_fast.distributed.blocks import pack
 from siamese_fast.distributed.world import World
 from siamese_fast.ops.hardest_pairs import mine
 
 RESULTS = Path(__file__).parent / "results" / "distributed.json"
-D, PER_CLASS, MARGIN = 128, 4, 0.2
+D, PER_CLASS, MARGIN, TEMPERATURE = 128, 4, 0.2, 0.1
 ROWS, SIZES = (64, 256, 1024, 2048), (1, 2, 4)
 MEMORY_ROWS, MEMORY_SIZE = (512, 1024, 2048), 4
 LOOPBACK = Path("/sys/class/net/lo/statistics/tx_bytes")
 
 
-def eager(x: Tensor, labels: Tensor) -> Tensor:
-    """What is usually written: gather everything, all distances to it, masks, extremes."""
+def everyone(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What is usually written: gather everything. All rows, their labels, and where they are of one class."""
     if dist.get_world_size() == 1:
-        everyone, classes = x, labels
+        rows, classes = x, labels
     else:
-        everyone = torch.cat(differentiable.all_gather(x))
+        rows = torch.cat(differentiable.all_gather(x))
         parts = [torch.empty_like(labels) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, labels)
         classes = torch.cat(parts)
-    squares = x.square().sum(1)[:, None] + everyone.square().sum(1) - 2 * x @ everyone.T
+    return rows, labels[:, None] == classes, torch.arange(len(x)) + len(x) * dist.get_rank()
+
+
+def mean_of_ranks(local: Tensor) -> Tensor:
+    return differentiable.all_reduce(local) / dist.get_world_size() if dist.get_world_size() > 1 else local
+
+
+def eager(x: Tensor, labels: Tensor) -> Tensor:
+    """All distances, masks, extremes."""
+    rows, same, itself = everyone(x, labels)
+    squares = x.square().sum(1)[:, None] + rows.square().sum(1) - 2 * x @ rows.T
     distances = squares.clamp_min(1e-12).sqrt()
-    same = labels[:, None] == classes
-    itself = torch.arange(len(x))
     others = same.clone()
-    others[itself, itself + len(x) * dist.get_rank()] = False
+    others[torch.arange(len(x)), itself] = False
     farthest = distances.masked_fill(~others, -torch.inf).amax(1)
     nearest = distances.masked_fill(same, torch.inf).amin(1)
-    local = (farthest - nearest + MARGIN).relu().mean()
-    return differentiable.all_reduce(local) / dist.get_world_size() if dist.get_world_size() > 1 else local
+    return mean_of_ranks((farthest - nearest + MARGIN).relu().mean())
+
+
+def eager_supcon(x: Tensor, labels: Tensor) -> Tensor:
+    """All cosines, masks, their softmax."""
+    rows, same, itself = everyone(functional.normalize(x), labels)
+    scores = functional.normalize(x) @ rows.T / TEMPERATURE
+    own = functional.one_hot(itself, len(rows)).bool()
+    total = scores.masked_fill(own, -torch.inf).logsumexp(1)
+    positive = same & ~own
+    return mean_of_ranks((total - torch.where(positive, scores, 0).sum(1) / positive.sum(1)).mean())
 
 
 CONTENDERS: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "ring": lambda x, labels: batch_hard_triplet_loss(x, labels, MARGIN, strategy="ring"),
     "gather": lambda x, labels: batch_hard_triplet_loss(x, labels, MARGIN, strategy="gather"),
     "all_gather, eager": eager,
+    "SupCon: ring": lambda x, labels: supcon_loss(x, labels, TEMPERATURE, strategy="ring"),
+    "SupCon: gather": lambda x, labels: supcon_loss(x, labels, TEMPERATURE, strategy="gather"),
+    "SupCon: all_gather, eager": eager_supcon,
 }
+"""Of the batch-hard triplet loss, and of the loss that is named."""
 
 
 def batch(rows: int) -> tuple[Tensor, Tensor]:
@@ -107,9 +129,12 @@ def steps(rows_of: list[int], seconds: float) -> list[dict[str, Any]]:
     found = []
     for rows in rows_of:
         x, labels = batch(rows)
-        losses = [float(step(name, x, labels)) for name in CONTENDERS]
-        if max(losses) - min(losses) > 1e-4 * abs(losses[0]):  # a wrong loss is never timed
-            raise AssertionError(f"the contenders disagree: {losses}")
+        losses: dict[str, list[float]] = {}
+        for name in CONTENDERS:
+            losses.setdefault(name.rpartition(":")[0], []).append(float(step(name, x, labels)))
+        for found_losses in losses.values():
+            if max(found_losses) - min(found_losses) > 1e-4 * abs(found_losses[0]):  # never timed if wrong
+                raise AssertionError(f"the contenders disagree: {losses}")
         for name in CONTENDERS:
             result = timed(lambda name=name, x=x, labels=labels: step(name, x, labels), seconds)
             found.append({"contender": name, "rows": rows, **result})

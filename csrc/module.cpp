@@ -310,6 +310,32 @@ PYBIND11_MODULE(_native, m) {
       },
       nogil);
   m.def(
+      "pair_loss_visit",
+      [](int dtype, int threads, int formula, int metric, bool self, std::array<double, 4> parameter, std::int64_t rows,
+         std::int64_t ref_rows, std::int64_t depth, Address x, Address ref, Address labels, Address ref_labels, Address self_index,
+         int relation, std::int64_t words, bool ignores, std::int64_t ignore_label, int sweep, Address fields) {
+        kernels().pair_loss_visit({{{Dtype(dtype), threads},
+                                    PairFormula(formula),
+                                    Metric(metric),
+                                    self,
+                                    {parameter[0], parameter[1], parameter[2], parameter[3]},
+                                    rows,
+                                    ref_rows,
+                                    depth,
+                                    at(x),
+                                    at(ref),
+                                    at<Index>(labels),
+                                    at<Index>(ref_labels),
+                                    at<Index>(self_index),
+                                    Relation(relation),
+                                    words,
+                                    ignores,
+                                    ignore_label},
+                                   sweep,
+                                   at(fields)});
+      },
+      nogil);
+  m.def(
       "pair_loss_backward",
       [](int dtype, int threads, int formula, int metric, bool self, std::array<double, 4> parameter, std::int64_t rows,
          std::int64_t ref_rows, std::int64_t depth, Address x, Address ref, Address labels, Address ref_labels, Address self_index,

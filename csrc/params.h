@@ -188,6 +188,12 @@ struct PairLoss : Pairs {
   void *losses, *counts, *statistics;
 };
 
+// Fields [fields, rows] of a loss, not closed, in and out: what one sweep over these pairs adds to them.
+struct PairLossVisit : Pairs {
+  int sweep;
+  void* fields;
+};
+
 // grad [rows, components] in; grad_ref is null with `self`.
 struct PairLossBackward : Pairs {
   const void *grad, *statistics;

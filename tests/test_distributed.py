@@ -14,6 +14,7 @@ from distributed_death import TIMEOUT
 from distributed_world import run_world
 
 import siamese_fast
+from siamese_fast import distributed
 from siamese_fast.distributed import OneShotClassifier, batch_hard_triplet_loss
 from siamese_fast.distributed.extremes import _Extreme
 
@@ -22,19 +23,29 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.par
 
 
 @pytest.mark.parametrize(
-    ("module", "size"), [("losses", 2), ("losses", 4), ("support", 2), ("support", 4), ("training", 2)]
+    ("module", "size"), [(m, w) for m in ("losses", "pair_losses", "support", "training") for w in (2, 4)]
 )
 def test_a_world(module: str, size: int, tmp_path: Path) -> None:
     found = run_world(module, size, tmp_path)
     assert found and not any(found.values()), "\n".join(f"{k}: {v}" for k, v in found.items() if v)
 
 
-@pytest.mark.parametrize("how", ["dies", "stalls"])
-def test_a_lost_rank_is_an_error_within_the_timeout(how: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "loss"),
+    [
+        ("dies", "batch_hard_triplet_loss"),
+        ("stalls", "batch_hard_triplet_loss"),
+        ("dies", "supcon_loss"),
+        pytest.param("stalls", "supcon_loss", marks=pytest.mark.slow),
+    ],
+)
+def test_a_lost_rank_is_an_error_within_the_timeout(how: str, loss: str, tmp_path: Path) -> None:
     command = [sys.executable, str(TESTS / "distributed_death.py")]
     processes = [
         subprocess.Popen(
-            [*command, str(rank), "3", str(tmp_path / "store"), how], stdout=subprocess.PIPE, env=ENVIRONMENT
+            [*command, str(rank), "3", str(tmp_path / "store"), how, loss],
+            stdout=subprocess.PIPE,
+            env=ENVIRONMENT,
         )
         for rank in range(3)
     ]
@@ -93,3 +104,24 @@ def test_without_processes_it_is_the_one_process_result() -> None:
     assert alone.score(queries, [0] * 6) == one.score(queries, [0] * 6)
     with pytest.raises(ValueError, match="x must have shape"):
         batch_hard_triplet_loss(x[0], labels)
+
+
+def test_without_processes_every_loss_is_the_one_process_loss() -> None:
+    x, labels = torch.randn(20, 4), torch.arange(20) % 5
+    for name in distributed.__all__:
+        if name.endswith("_loss") and name not in ("info_nce_loss", "prototypical_loss"):
+            over_ranks, alone = getattr(distributed, name), getattr(siamese_fast, name)
+            assert torch.equal(over_ranks(x, labels), alone(x, labels))
+            with pytest.raises(ValueError, match="strategy must be one of"):
+                over_ranks(x, labels, strategy="star")
+        elif name.endswith("Loss"):
+            module = (
+                getattr(distributed, name)(normalize=True)
+                if name != "CircleLoss"
+                else distributed.CircleLoss()
+            )
+            alone = getattr(siamese_fast, name)(**module.options)
+            assert torch.equal(module(x, labels), alone(x, labels)) and repr(module) == repr(alone)
+    assert torch.equal(distributed.info_nce_loss(x[:8], x[8:]), siamese_fast.info_nce_loss(x[:8], x[8:]))
+    episode = (x[:8], labels[:8], x[8:], labels[8:])
+    assert torch.equal(distributed.prototypical_loss(*episode), siamese_fast.prototypical_loss(*episode))

@@ -43,7 +43,7 @@ def hosts() -> Iterator[list[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["losses", "support"])
+@pytest.mark.parametrize("module", ["losses", "pair_losses", "support", "training"])
 def test_two_hosts(module: str, hosts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "cable")
     launchers = [["ip", "netns", "exec", name] for name in hosts]

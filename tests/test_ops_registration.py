@@ -11,6 +11,7 @@ from rooms import ROOMS, serving
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from siamese_fast import backend, l1_similarity_matrix
+from siamese_fast.ops.pair_parts import folded
 from siamese_fast.testing import CASES, Draw, Size, outputs_of, prepare
 
 SAMPLES = 3
@@ -44,6 +45,7 @@ def recorded() -> dict[str, list[Call]]:
         draw = Draw(torch.float64)
         q, s, weight = draw.rows(4, 3), draw.rows(5, 3), draw.weight(3)
         l1_similarity_matrix(q, s, weight, 0.5, out=torch.empty(4, 5, dtype=torch.float64))
+        folded(q, torch.arange(4) % 2, lambda: [(None, None, None)], "ntxent", "dot", [0.5])
     found: dict[str, list[Call]] = {}
     for operation, arguments in recorder.calls:
         found.setdefault(operation._schema.name.removeprefix("siamese_fast::"), []).append(

@@ -229,6 +229,24 @@ def test_growing_and_shrinking_equals_fitting_at_once() -> None:
     assert grown.add_support(support[:1], ["again"]).predict(queries).tolist() == ["again"] * 6
 
 
+def test_integer_labels_are_not_rounded() -> None:
+    """int64 and uint64 go together in float64, which has 53 bits."""
+    x, large = torch.eye(4), 2**60
+    classifier = OneShotClassifier().fit(x[:2], np.array([large, -1]))
+    with pytest.raises(ValueError, match="without rounding: int64, uint64 make float64"):
+        classifier.add_support(x[2:3], np.array([large + 1], dtype=np.uint64))
+    assert classifier.classes_.tolist() == [-1, large]
+    classifier.add_support(x[2:3], np.array([large + 1]))
+    assert classifier.classes_.tolist() == [-1, large, large + 1]
+    unsigned = np.array([large + 1, large + 2], dtype=np.uint64)
+    assert classifier.score(x[2:4], unsigned) == 0.5  # the second is no class, and not the first
+    assert classifier.remove(label=np.uint64(large)).classes_.tolist() == [-1, large + 1]
+    small = (
+        OneShotClassifier().fit(x[:2], np.array([7, -1])).add_support(x[2:3], np.array([5], dtype=np.uint64))
+    )
+    assert small.classes_.tolist() == [-1, 5, 7]
+
+
 def test_misuse_of_remove_and_add_support() -> None:
     classifier = OneShotClassifier().fit(torch.rand(2, 2), ["a", "b"])
     with pytest.raises(KeyError, match="'z' is not among the 2 known classes"):

@@ -29,6 +29,7 @@ struct Kernels {
   void (*probe)(const Probe&);
   std::int64_t (*probe_elements)(Mix);
   void (*pair_loss)(const PairLoss&);
+  void (*pair_loss_visit)(const PairLossVisit&);
   void (*pair_loss_backward)(const PairLossBackward&);
   void (*batch_all)(const BatchAllTriplets&);
   void (*semi_hard)(const BatchAllTriplets&);

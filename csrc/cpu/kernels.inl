@@ -76,6 +76,7 @@ constexpr Kernels kernel_table(const char* name) {
           probe,
           probe_elements,
           pair_loss,
+          pair_loss_visit,
           pair_loss_backward,
           batch_all,
           semi_hard,

@@ -167,6 +167,22 @@ void pair_loss_forward(const PairLoss& p) {
   }
 }
 
+// Columns seen part by part: fields come in as earlier calls left them, and go out without `close`.
+template <class Formula, class T>
+void pair_loss_visit(const PairLossVisit& p) {
+  const Formula formula(p.parameter);
+  PairBlocks<T> blocks(p);
+  Fields<T> fields(Formula::kFields, p.rows);
+  T* carried = static_cast<T*>(p.fields);
+  for (int f = 0; f < Formula::kFields; ++f) {
+    std::fill(fields(f), fields(f) + fields.stride, Formula::start(f));
+    for (int64_t i = 0; i < p.rows; ++i) fields(f)[i] = carried[f * p.rows + blocks.row(i)];
+  }
+  blocks.for_blocks(p.sweep > 0, [&](Range rows, Range columns) { add_block(blocks, formula, fields, p.sweep, rows, columns); });
+  for (int f = 0; f < Formula::kFields; ++f)
+    for (int64_t i = 0; i < p.rows; ++i) carried[f * p.rows + blocks.row(i)] = fields(f)[i];
+}
+
 // Overwrites the scores of row i in a block by kappa.
 template <class Formula, class T>
 void weigh_row(const PairBlocks<T>& blocks, const Formula& formula, const Fields<T>& fields, Range rows, Range columns, int64_t i) {
@@ -234,6 +250,10 @@ void for_pair_formula(const Pairs& p, F&& f) {
 
 void pair_loss(const PairLoss& p) {
   for_pair_formula(p, [&](auto zero, auto formula) { pair_loss_forward<std::remove_pointer_t<decltype(formula)>, decltype(zero)>(p); });
+}
+
+void pair_loss_visit(const PairLossVisit& p) {
+  for_pair_formula(p, [&](auto zero, auto formula) { pair_loss_visit<std::remove_pointer_t<decltype(formula)>, decltype(zero)>(p); });
 }
 
 void pair_loss_backward(const PairLossBackward& p) {

@@ -214,7 +214,7 @@ class OneShotClassifier(OneProcessClassifier):
         gone = np.atleast_1d(np.asarray(label))
         if missing := [x for x in gone.tolist() if x not in self.classes_.tolist()]:
             raise KeyError(f"label {missing[0]!r} is not among the {len(self.classes_)} known classes")
-        return self.support_positions_[np.isin(self.support_labels_, gone)]
+        return self.support_positions_[np.isin(self.support_labels_, gone.astype(self.classes_.dtype))]
 
     def _rows(self, X: Any) -> Rows:
         self._check_fitted()

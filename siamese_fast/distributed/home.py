@@ -10,7 +10,7 @@ additions in an order that does not change between runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -69,3 +69,26 @@ def sent_home(world: World, ids: Tensor, values: Tensor, counts: Sequence[int]) 
             work.wait()
         arrived, source = following, coming
     return total
+
+
+def carried_home(world: World, parts: Iterable[tuple[int, Tensor]], counts: Sequence[int]) -> Tensor:
+    """The sum over ranks of what they have for this rank's rows, `[counts[rank], D]`, where each has a part
+    (owner, `[counts[owner], D]`) for the rows of every rank, in the order in which blocks visit it.
+
+    A part follows its block: what the rank before found is added, and the sum handed on to the next; from the
+    last rank that a block visits the next is its home.
+    """
+    works: list[Any] = []
+    total = leaving = arrived = torch.empty(0)
+    for step, (owner, part) in enumerate(parts):
+        if step == 0:
+            total = arrived = part
+            continue
+        for work in works:
+            work.wait()
+        leaving = part if step == 1 else arrived + part
+        arrived = part.new_empty(counts[(owner - 1) % world.size], part.shape[1])
+        works = world.start(leaving, (world.rank + 1) % world.size, arrived, (world.rank - 1) % world.size)
+    for work in works:
+        work.wait()
+    return total + arrived if world.size > 1 else total

@@ -12,37 +12,29 @@ exactly the one-process gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from siamese_fast.distributed.blocks import gathered, packed_bytes, ring
+from siamese_fast.distributed.batch import (
+    STRATEGIES,
+    Batch,
+    check_self_index,
+    checked_batch,
+    properties_of,
+    sizes_of,
+    transport,
+)
 from siamese_fast.distributed.extremes import choose
 from siamese_fast.distributed.home import Fetched
+from siamese_fast.distributed.reduced import Reduced
 from siamese_fast.distributed.world import Card, World
 from siamese_fast.ops import _checks as check
 from siamese_fast.ops import _metrics as metrics
-from siamese_fast.ops.hardest_pairs import mining_arguments
 from siamese_fast.ops.triplet_loss import batch_hard_triplet_loss as one_process_loss
 from siamese_fast.ops.triplet_loss import check_options, losses_of_chosen
-
-STRATEGIES = ("auto", "ring", "gather")
-GATHER_BYTES = 1 << 22
-"""`strategy="auto"` gathers while all blocks together are no larger: a default; docs/scaling.md has times."""
-
-Blocks = Callable[[World, Tensor, Tensor, Sequence[int]], Iterator[tuple[int, Tensor, Tensor]]]
-
-
-class _Batch(NamedTuple):
-    x: Tensor
-    labels: Tensor
-    ref: Tensor | None
-    ref_labels: Tensor | None
-    self_index: Tensor | None
 
 
 def batch_hard_triplet_loss(
@@ -99,13 +91,14 @@ def batch_hard_triplet_loss(
         "no_triplet": no_triplet,
     }
 
-    def checked() -> _Batch:
+    def checked() -> Batch:
         check.choice("strategy", strategy, STRATEGIES)
         check_options(margin, metric, reduction, no_triplet)
-        return _checked(world, x, labels, ref, ref_labels, self_index)
+        return checked_batch(world, x, labels, ref, ref_labels, self_index)
 
-    def card(batch: _Batch) -> Card:
-        return _sizes(batch), {**options, "strategy": strategy, **_properties(batch)}
+    def card(batch: Batch) -> Card:
+        asked = {"loss": one_process_loss.__name__, **options, "strategy": strategy}
+        return sizes_of(batch), {**asked, **properties_of(batch)}
 
     if world.size == 1:
         check.choice("strategy", strategy, STRATEGIES)
@@ -120,62 +113,14 @@ def batch_hard_triplet_loss(
         )
     batch, sizes = world.agreed(checked, card)
     counts = [rows for _, rows, _ in sizes]
-    _check_self_index(sizes, sum(counts))
+    check_self_index(sizes, sum(counts))
     loss, valid = _loss(world, batch, counts, strategy, **options)
     return (loss, valid) if return_valid else loss
 
 
-def _checked(
-    world: World,
-    x: Tensor,
-    labels: Tensor,
-    ref: Tensor | None,
-    ref_labels: Tensor | None,
-    self_index: Tensor | None,
-) -> _Batch:
-    x, labels, ref, ref_labels, _ = mining_arguments(x, labels, ref, ref_labels, None)
-    world.check_device("x", x)
-    if self_index is not None:
-        if ref is None:
-            raise ValueError("self_index needs ref: without ref a row is never paired with itself")
-        check.labels("self_index", self_index, x.shape[0], x)
-        self_index = self_index.to(torch.int64)
-        if self_index.numel() and int(self_index.min()) < -1:
-            raise IndexError(f"self_index must be -1 or a row of ref, got {int(self_index.min())}")
-    return _Batch(x, labels, ref, ref_labels, self_index)
-
-
-def _sizes(batch: _Batch) -> list[int]:
-    """Anchors, candidates, and the largest self index."""
-    highest = -1
-    if batch.self_index is not None and batch.self_index.numel():
-        highest = int(batch.self_index.max())
-    return [batch.x.shape[0], (batch.x if batch.ref is None else batch.ref).shape[0], highest]
-
-
-def _properties(batch: _Batch) -> dict[str, Any]:
-    """What must be the same on every rank besides the options."""
-    tracked = torch.is_grad_enabled()
-    return {
-        "the number of columns of x": batch.x.shape[1],
-        "the dtype of x": str(batch.x.dtype),
-        "the device type of x": batch.x.device.type,
-        "whether ref is given": batch.ref is not None,
-        "whether self_index is given": batch.self_index is not None,
-        "whether x requires a gradient": tracked and batch.x.requires_grad,
-        "whether ref requires a gradient": tracked and batch.ref is not None and batch.ref.requires_grad,
-    }
-
-
-def _check_self_index(sizes: list[list[int]], rows: int) -> None:
-    for rank, (_, _, highest) in enumerate(sizes):
-        if highest >= rows:
-            raise IndexError(f"rank {rank}: self_index must lie in [-1, {rows}), got {highest}")
-
-
 def _loss(
     world: World,
-    batch: _Batch,
+    batch: Batch,
     counts: list[int],
     strategy: str,
     *,
@@ -191,7 +136,7 @@ def _loss(
         x, ref = metrics.unit_rows(x), None if ref is None else metrics.unit_rows(ref)
     candidates, classes = (x, labels) if ref is None or ref_labels is None else (ref, ref_labels)
     with torch.no_grad():
-        blocks = _transport(strategy, counts, x)(world, classes, candidates.detach(), counts)
+        blocks = transport(strategy, counts, x)(world, classes, candidates.detach(), counts)
         own = world.rank if ref is None else None
         table, ids, positive, negative = choose(x.detach(), labels, blocks, counts, own, self_index, metric)
     compute = check.compute_dtype(x.dtype)
@@ -206,14 +151,9 @@ def _loss(
         _check_complete(world, valid)
     if reduction == "none":
         return losses, valid
-    loss: Tensor = _Reduced.apply(losses, valid, reduction, world)  # type: ignore[no-untyped-call]
+    counted = {"mean": valid, "mean_nonzero": ~(losses <= 0), "sum": None}[reduction]
+    loss: Tensor = Reduced.apply(losses, counted, world)  # type: ignore[no-untyped-call]
     return loss, valid
-
-
-def _transport(strategy: str, counts: Sequence[int], rows: Tensor) -> Blocks:
-    """The same on every rank: it depends on nothing that ranks may disagree on."""
-    small = sum(packed_bytes(count, rows) for count in counts) <= GATHER_BYTES
-    return gathered if strategy == "gather" or (strategy == "auto" and small) else ring
 
 
 def _check_complete(world: World, valid: Tensor) -> None:
@@ -224,23 +164,3 @@ def _check_complete(world: World, valid: Tensor) -> None:
             f"no_triplet is 'error', and {missing} of {anchors} anchors on all ranks have no positive or no "
             "negative"
         )
-
-
-class _Reduced(torch.autograd.Function):
-    """The losses of all ranks as one number; sums run in float64 and in the order of the ranks."""
-
-    @staticmethod
-    def forward(ctx: Any, losses: Tensor, valid: Tensor, reduction: str, world: World) -> Tensor:
-        counted = {"mean": valid, "mean_nonzero": ~(losses <= 0)}.get(reduction, valid[:0])
-        totals = world.gather(torch.stack([losses.double().sum(), counted.sum().double()]))
-        loss, count = totals.cumsum(0)[-1].unbind()
-        ctx.scale = count.clamp_min(1).reciprocal()
-        ctx.world, ctx.count, ctx.dtype = world, losses.shape[0], losses.dtype
-        reduced: Tensor = (loss * ctx.scale).to(losses.dtype)
-        return reduced
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        slope = (ctx.world.sum(grad.double()) * ctx.scale).to(ctx.dtype)
-        return slope.expand(ctx.count).contiguous(), None, None, None

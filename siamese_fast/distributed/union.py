@@ -11,7 +11,7 @@ from torch import Tensor
 from siamese_fast.distributed.shards import Shard
 from siamese_fast.distributed.world import World
 from siamese_fast.prediction.decisions import Array
-from siamese_fast.prediction.inputs import label_kind
+from siamese_fast.prediction.inputs import label_kind, merged_classes
 
 
 class Offer(NamedTuple):
@@ -36,7 +36,7 @@ def united(
         raise ValueError("fit and add_support need an example on at least one rank, got none")
     _check_alike(notes, known)
     parts = [np.array(note["classes"], dtype=note["label dtype"]) for note in present]
-    classes = _merged(parts if known is None else [known, *parts])
+    classes = merged_classes(parts if known is None else [known, *parts])
     first = count + sum(note["rows"] for note in notes[: world.rank] if note is not None)
     if offer is None:
         embeddings, index = _nothing(present[0], like, world), np.empty(0, dtype=np.int64)
@@ -60,18 +60,6 @@ def _note(offer: Offer) -> dict[str, Any]:
 def plain(labels: Array) -> list[Any]:
     """As JSON takes them: an object array may hold NumPy's scalars."""
     return [label.item() if isinstance(label, np.generic) else label for label in labels.tolist()]
-
-
-def _merged(parts: list[Array]) -> Array:
-    """All classes, sorted; ValueError where the dtype of all of them would make two classes one."""
-    together = np.concatenate(parts)
-    for part in parts:
-        if part.astype(together.dtype).tolist() != part.tolist():
-            dtypes = ", ".join(sorted({str(part.dtype) for part in parts}))
-            raise ValueError(
-                f"the labels of all ranks must go together without rounding: {dtypes} make {together.dtype}"
-            )
-    return np.unique(together)
 
 
 def _check_alike(notes: list[dict[str, Any] | None], known: Array | None) -> None:

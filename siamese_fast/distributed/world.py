@@ -175,11 +175,11 @@ def _check_success(failed: Tensor, texts: Tensor) -> None:
 
 def _check_same(settings: list[dict[str, Any]]) -> None:
     for name, value in settings[0].items():
-        other = next((r for r, each in enumerate(settings) if each[name] != value), None)
+        other = next((r for r, each in enumerate(settings) if each.get(name) != value), None)
         if other is not None:
             raise ValueError(
                 f"{name} must be the same on every rank: rank 0 has {value!r}, rank {other} has "
-                f"{settings[other][name]!r}"
+                f"{settings[other].get(name)!r}"
             )
 
 

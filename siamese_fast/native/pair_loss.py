@@ -1,4 +1,4 @@
-"""C++ kernels of `siamese_fast.ops.pair_loss`."""
+"""C++ kernels of `siamese_fast.ops.pair_loss` and `siamese_fast.ops.pair_fold`."""
 
 from __future__ import annotations
 
@@ -119,6 +119,25 @@ def pair_loss(
     return losses, counts, statistics
 
 
+def pair_loss_visit(
+    fields: Tensor,
+    x: Tensor,
+    labels: Tensor,
+    ref: Tensor | None,
+    ref_labels: Tensor | None,
+    self_index: Tensor | None,
+    formula: str,
+    metric: str,
+    parameters: list[float],
+    sweep: int,
+) -> Tensor:
+    (x, *_), numbers = kept = pair_operands(x, labels, ref, ref_labels, self_index)
+    seen = operand("fields", fields, x.dtype, (FORMULAS[formula].fields, x.shape[0])).clone()
+    _call(extension.pair_loss_visit, numbers, formula, metric, parameters)(sweep, seen.data_ptr())
+    del kept
+    return seen
+
+
 def pair_loss_backward(
     grad: Tensor,
     x: Tensor,
@@ -151,4 +170,8 @@ def joined(grad_x: Tensor, grad_ref: Tensor | None, ref: Tensor | None) -> tuple
     return (grad_x.add_(grad_ref), grad_x.new_empty(0)) if ref is None else (grad_x, grad_ref)
 
 
-KERNELS = {"pair_loss": pair_loss, "pair_loss_backward": pair_loss_backward}
+KERNELS = {
+    "pair_loss": pair_loss,
+    "pair_loss_visit": pair_loss_visit,
+    "pair_loss_backward": pair_loss_backward,
+}

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from siamese_fast.ops import _checks as check
 from siamese_fast.ops._metrics import softplus
+from siamese_fast.ops.pair_fold import FOLDS, Columns, Fold
 from siamese_fast.ops.pair_loss import (
     REDUCTIONS,
     Evaluated,
@@ -66,17 +67,17 @@ def circle_loss(
     """
     check.choice("reduction", reduction, REDUCTIONS)
     choice = Choice(weight, ignore_label, pair_mask)
-    if not isinstance(constant_weights, bool):
-        raise TypeError(f"constant_weights must be a bool, got {type(constant_weights).__name__}")
-    parameters = [
-        finite("margin", margin),
-        finite("gamma", gamma, positive=True),
-        float(not constant_weights),
-    ]
+    parameters = circle_parameters(margin, gamma, constant_weights)
     losses, counts = pair_losses(
         _CIRCLE, parameters, x, labels, "cosine", False, ref, ref_labels, self_index, choice
     )
     return reduce_rows(losses[:, 0], counts[:, 0], reduction, choice)
+
+
+def circle_parameters(margin: float, gamma: float, constant_weights: bool) -> Parameters:
+    if not isinstance(constant_weights, bool):
+        raise TypeError(f"constant_weights must be a bool, got {type(constant_weights).__name__}")
+    return [finite("margin", margin), finite("gamma", gamma, positive=True), float(not constant_weights)]
 
 
 def _weights(scores: Tensor, margin: float) -> tuple[Tensor, Tensor]:
@@ -123,3 +124,24 @@ def _slopes(
 
 
 _CIRCLE = register(Formula("circle", components=1, fields=4, losses=_losses, slopes=_slopes))
+
+
+def _visit(columns: Columns, positive: bool, sweep: int, parameters: Parameters) -> None:
+    columns.log_sum(0 if positive else 2, _exponents(columns.scores, parameters)[0 if positive else 1])
+
+
+def _close(fields: Tensor, positives: Tensor, negatives: Tensor, sweep: int, parameters: Parameters) -> None:
+    valid = (positives > 0) & (negatives > 0)
+    for side in (0, 2):
+        fields[side] = torch.where(valid, fields[side] + fields[side + 1].log(), torch.inf)
+    total = fields[0] + fields[2]
+    fields[1] = torch.where(valid, total.sigmoid(), 0.0)
+
+
+def _finish(fields: Tensor, positives: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    valid = fields[0] != torch.inf
+    losses = torch.where(valid, softplus(fields[0] + fields[2]), 0.0)
+    return losses[:, None], valid.to(fields.dtype)[:, None]
+
+
+FOLDS[_CIRCLE] = Fold((-torch.inf, 0.0, -torch.inf, 0.0), _visit, _close, _finish)

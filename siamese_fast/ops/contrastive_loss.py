@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from siamese_fast.ops import _checks as check
+from siamese_fast.ops.pair_fold import FOLDS, Columns, Fold
 from siamese_fast.ops.pair_loss import (
     REDUCTIONS,
     Evaluated,
@@ -65,8 +66,7 @@ def contrastive_loss(
     """
     check.choice("reduction", reduction, REDUCTIONS)
     choice = Choice(weight, ignore_label, pair_mask)
-    offset = 1.0 if metric == "cosine" else 0.0
-    parameters = [offset - finite("pos_margin", pos_margin), offset - finite("neg_margin", neg_margin)]
+    parameters = contrastive_parameters(pos_margin, neg_margin, metric)
     losses, counts = pair_losses(
         _CONTRASTIVE, parameters, x, labels, metric, normalize, ref, ref_labels, self_index, choice
     )
@@ -79,6 +79,12 @@ def contrastive_loss(
         _, kinds, _, others, own = choice.related(x, labels, ref, ref_labels, self_index)
         counts = pair_counts(kinds, others, own, losses, ignore_label)
     return share(losses.sum(0), choice.weighted(counts).sum(0)).sum()
+
+
+def contrastive_parameters(pos_margin: float, neg_margin: float, metric: str) -> Parameters:
+    """The margins, as scores."""
+    offset = 1.0 if metric == "cosine" else 0.0
+    return [offset - finite("pos_margin", pos_margin), offset - finite("neg_margin", neg_margin)]
 
 
 def _losses(scores: Tensor, positive: Tensor, negative: Tensor, parameters: Parameters) -> Evaluated:
@@ -102,3 +108,21 @@ def _slopes(
 
 
 _CONTRASTIVE = register(Formula("contrastive", components=2, fields=4, losses=_losses, slopes=_slopes))
+
+
+def _visit(columns: Columns, positive: bool, sweep: int, parameters: Parameters) -> None:
+    above, below = parameters
+    violation = above - columns.scores if positive else columns.scores - below
+    hinge = torch.where(violation <= 0, 0.0, violation)
+    columns.sums(0 if positive else 2, hinge, (violation > 0).to(hinge.dtype))
+
+
+def _close(fields: Tensor, positives: Tensor, negatives: Tensor, sweep: int, parameters: Parameters) -> None:
+    """Sums are whole as they are."""
+
+
+def _finish(fields: Tensor, positives: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    return fields[::2].T, fields[1::2].T
+
+
+FOLDS[_CONTRASTIVE] = Fold((0.0, 0.0, 0.0, 0.0), _visit, _close, _finish)

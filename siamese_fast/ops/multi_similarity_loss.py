@@ -13,6 +13,7 @@ from torch import Tensor
 
 from siamese_fast.ops import _checks as check
 from siamese_fast.ops._metrics import softplus
+from siamese_fast.ops.pair_fold import FOLDS, Columns, Fold
 from siamese_fast.ops.pair_loss import (
     REDUCTIONS,
     Evaluated,
@@ -65,20 +66,16 @@ def multi_similarity_loss(
     """
     check.choice("reduction", reduction, REDUCTIONS)
     choice = Choice(weight, ignore_label, pair_mask)
-    sharpness = [finite("alpha", alpha, positive=True), finite("beta", beta, positive=True)]
+    parameters = multi_similarity_parameters(alpha, beta, base)
     losses, counts = pair_losses(
-        _MULTI_SIMILARITY,
-        [*sharpness, finite("base", base)],
-        x,
-        labels,
-        metric,
-        normalize,
-        ref,
-        ref_labels,
-        self_index,
-        choice,
+        _MULTI_SIMILARITY, parameters, x, labels, metric, normalize, ref, ref_labels, self_index, choice
     )
     return reduce_rows(losses[:, 0], counts[:, 0], reduction, choice)
+
+
+def multi_similarity_parameters(alpha: float, beta: float, base: float) -> Parameters:
+    sharpness = [finite("alpha", alpha, positive=True), finite("beta", beta, positive=True)]
+    return [*sharpness, finite("base", base)]
 
 
 def _exponents(scores: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
@@ -114,3 +111,21 @@ def _slopes(
 _MULTI_SIMILARITY = register(
     Formula("multi_similarity", components=1, fields=4, losses=_losses, slopes=_slopes)
 )
+
+
+def _visit(columns: Columns, positive: bool, sweep: int, parameters: Parameters) -> None:
+    columns.log_sum(0 if positive else 2, _exponents(columns.scores, parameters)[0 if positive else 1])
+
+
+def _close(fields: Tensor, positives: Tensor, negatives: Tensor, sweep: int, parameters: Parameters) -> None:
+    """The largest exponent is at least the 0 of the 1 that each soft maximum begins with."""
+    for top, total in ((fields[0], fields[1]), (fields[2], fields[3])):
+        top.copy_(torch.where(top > 0, top + (total + (-top).exp()).log(), total.log1p()))
+
+
+def _finish(fields: Tensor, positives: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    losses = (fields[0] / parameters[0] + fields[2] / parameters[1])[:, None]
+    return losses, torch.ones_like(losses)
+
+
+FOLDS[_MULTI_SIMILARITY] = Fold((0.0, 0.0, 0.0, 0.0), _visit, _close, _finish)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from siamese_fast.ops import _checks as check
 from siamese_fast.ops._metrics import softplus
+from siamese_fast.ops.pair_fold import FOLDS, Columns, Fold
 from siamese_fast.ops.pair_loss import (
     REDUCTIONS,
     Evaluated,
@@ -101,3 +102,24 @@ def _slopes(
 
 
 _NTXENT = register(Formula("ntxent", components=1, fields=4, losses=_losses, slopes=_slopes))
+
+
+def _visit(columns: Columns, positive: bool, sweep: int, parameters: Parameters) -> None:
+    exponents = columns.scores / parameters[0]
+    if sweep == 0 and not positive:
+        columns.log_sum(0, exponents)
+    if sweep == 1 and positive:
+        gap = columns.fields[0][:, None] - exponents
+        columns.sums(2, softplus(gap), gap.sigmoid())
+
+
+def _close(fields: Tensor, positives: Tensor, negatives: Tensor, sweep: int, parameters: Parameters) -> None:
+    if sweep == 0:
+        fields[0] += fields[1].log()
+
+
+def _finish(fields: Tensor, positives: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    return fields[2, :, None], positives[:, None]
+
+
+FOLDS[_NTXENT] = Fold((-torch.inf, 0.0, 0.0, 0.0), _visit, _close, _finish, sweeps=2)

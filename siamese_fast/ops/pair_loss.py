@@ -77,8 +77,7 @@ def pair_losses(
     without a row and itself.
     """
     operands = prepared(x, labels, metric, normalize, ref, ref_labels, self_index, choice)
-    losses, counts, _ = _apply(*operands, formula, metric, parameters, choice.ignore_label)
-    return losses, counts
+    return losses_of_prepared(*operands, formula, metric, parameters, choice.ignore_label)
 
 
 def prepared(
@@ -282,3 +281,24 @@ def _gradients(grad: Tensor, inputs: tuple[object, ...], tape: tuple[Tensor, ...
 _apply = differentiable(
     _op, backward=_gradients, formula=lambda *inputs: _formula(*inputs[:-1]), tape=slice(2, 3)
 )
+
+
+def losses_of_prepared(
+    x: Tensor,
+    labels: Tensor,
+    ref: Tensor | None,
+    ref_labels: Tensor | None,
+    self_index: Tensor | None,
+    formula: str,
+    metric: str,
+    parameters: Parameters,
+    ignore_label: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Losses and counts [N, components] of tensors as `prepared` gives them."""
+    operands = (x, labels, ref, ref_labels, self_index)
+    losses, counts, _ = _apply(*operands, formula, metric, parameters, ignore_label)
+    return losses, counts
+
+
+pair_gradients = _backward_op
+"""Gradients in `x` and `ref` of tensors as `prepared` gives them, from the statistics of their rows."""

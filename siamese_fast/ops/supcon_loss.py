@@ -18,6 +18,7 @@ from torch import Tensor
 
 from siamese_fast.ops import _checks as check
 from siamese_fast.ops import _metrics as metrics
+from siamese_fast.ops.pair_fold import FOLDS, Columns, Fold
 from siamese_fast.ops.pair_loss import (
     REDUCTIONS,
     Evaluated,
@@ -206,3 +207,25 @@ def _slopes(
 
 
 _SUPCON = register(Formula("supcon", components=1, fields=3, losses=_losses, slopes=_slopes))
+
+
+def _visit(columns: Columns, positive: bool, sweep: int, parameters: Parameters) -> None:
+    exponents = columns.scores / parameters[0]
+    columns.log_sum(0, exponents)
+    if positive:
+        columns.sums(2, exponents)
+
+
+def _close(fields: Tensor, positives: Tensor, negatives: Tensor, sweep: int, parameters: Parameters) -> None:
+    has = positives > 0
+    fields[0] = torch.where(has, fields[0] + fields[1].log(), torch.inf)
+    fields[1] = torch.where(has, positives.clamp_min(1).reciprocal(), 0.0)
+
+
+def _finish(fields: Tensor, positives: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    has = positives > 0
+    losses = torch.where(has, fields[0] - fields[2] * fields[1], 0.0)
+    return losses[:, None], has.to(losses.dtype)[:, None]
+
+
+FOLDS[_SUPCON] = Fold((-torch.inf, 0.0, 0.0), _visit, _close, _finish)

@@ -25,6 +25,7 @@ from siamese_fast.prediction.gallery import REDUCTIONS, Comparison, Gallery, Red
 from siamese_fast.prediction.inputs import (
     Encoder,
     Rows,
+    among,
     as_labels,
     as_rows,
     check_embeddings,
@@ -32,6 +33,7 @@ from siamese_fast.prediction.inputs import (
     embedder,
     head_of,
     label_kind,
+    merged_classes,
 )
 
 QUERY_ROWS = 4096
@@ -123,7 +125,7 @@ class OneShotClassifier(Estimator):
         if label_kind(labels) != label_kind(self.classes_):
             kinds = f"{label_kind(labels)} labels to {label_kind(self.classes_)} labels"
             raise ValueError(f"y adds {kinds}: all labels of a classifier must be of one kind")
-        classes = np.union1d(self.classes_, labels)
+        classes = merged_classes([self.classes_, labels])
         known = np.searchsorted(classes, self.classes_)[self._gallery.class_index.cpu().numpy()]
         index = np.concatenate([known, np.searchsorted(classes, labels)])
         self._remember(torch.cat([self.support_, added]), index, classes, self._gallery.comparison)
@@ -145,7 +147,7 @@ class OneShotClassifier(Estimator):
             gone = np.atleast_1d(np.asarray(label))
             if missing := [x for x in gone.tolist() if x not in self.classes_.tolist()]:
                 raise KeyError(f"label {missing[0]!r} is not among the {len(self.classes_)} known classes")
-            keep = ~np.isin(self.support_labels_, gone)
+            keep = ~np.isin(self.support_labels_, gone.astype(self.classes_.dtype))
         classes, class_index = np.unique(self.support_labels_[keep], return_inverse=True)
         kept = self.support_[torch.from_numpy(keep).to(self.support_.device)]
         self._remember(kept, class_index, classes, self._gallery.comparison)
@@ -211,9 +213,9 @@ class OneShotClassifier(Estimator):
             raise ValueError(
                 f"y holds {label_kind(truth)} labels, classes_ holds {label_kind(self.classes_)} labels"
             )
-        known = np.isin(truth, self.classes_)
-        column = np.searchsorted(self.classes_, np.where(known, truth, self.classes_[:1]))
-        decisions = self._decide(rows, column)
+        column = among(truth, self.classes_)
+        known = column >= 0
+        decisions = self._decide(rows, column.clip(0))
         rejected = self._rejected(decisions.best)
         right = np.where(known, (decisions.asked & ~rejected) / decisions.ties, rejected)
         return float(np.average(right, weights=None if sample_weight is None else np.asarray(sample_weight)))

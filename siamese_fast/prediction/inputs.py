@@ -186,6 +186,29 @@ def as_labels(labels: Any, count: int, *, mixed: bool = False) -> np.ndarray[Any
     return array
 
 
+def merged_classes(parts: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """All labels of the parts, sorted, each once; ValueError where the dtype of all of them would make two
+    labels one, as float64 does of large int64 and uint64.
+    """
+    together = np.concatenate(parts)
+    for part in parts:
+        if part.astype(together.dtype).tolist() != part.tolist():
+            dtypes = ", ".join(sorted({str(part.dtype) for part in parts}))
+            raise ValueError(f"labels must go together without rounding: {dtypes} make {together.dtype}")
+    return np.unique(together)
+
+
+def among(labels: np.ndarray[Any, Any], classes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The place in `classes` of each label, -1 for one that is not there; integers are not rounded."""
+    if labels.dtype.kind + classes.dtype.kind in ("iu", "ui"):
+        cast = labels.astype(classes.dtype)
+        known = np.isin(cast, classes) & (cast == labels)
+        labels = cast
+    else:
+        known = np.isin(labels, classes)
+    return np.where(known, np.searchsorted(classes, np.where(known, labels, classes[:1])), -1)
+
+
 def label_kind(labels: np.ndarray[Any, Any]) -> str:
     """`text`, `number` or `bool`; `mixed` for an object array of several, which no class list may be."""
     if labels.dtype == object:

@@ -18,8 +18,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from siamese_fast import distributed
 from siamese_fast.data import ImageSet
+from siamese_fast.distributed.modules import AcrossRanks
 from siamese_fast.distributed.world import World
 from siamese_fast.network import SiameseNetwork
 from siamese_fast.training.chunked import encode_in_chunks
@@ -219,11 +219,11 @@ class _Trainer:
 
 
 def _check_ranks(loss: nn.Module, options: FitOptions) -> None:
-    across = [part for part in loss.modules() if isinstance(part, distributed.BatchHardTripletLoss)]
+    across = [part for part in loss.modules() if isinstance(part, AcrossRanks)]
     if not options.distributed and any(World(part.group).size > 1 for part in across):
         raise ValueError(
             "loss is over the embeddings of all ranks, and options train on this rank alone: set "
-            "distributed=True, or use siamese_fast.BatchHardTripletLoss"
+            "distributed=True, or use the loss of that name in siamese_fast"
         )
 
 

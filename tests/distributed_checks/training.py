@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import siamese_fast
 from distributed_checks.common import raises
+from siamese_fast import distributed
 from siamese_fast.data import Augmentation, ImageSet, PKSampler
 from siamese_fast.distributed import BatchHardTripletLoss
 from siamese_fast.distributed.world import World
@@ -84,6 +85,27 @@ def check_fit_is_fit_in_one_process(world: World) -> None:
         assert same_everywhere(world, weights(together))
         torch.testing.assert_close(weights(together), weights(alone), rtol=1e-4, atol=1e-5)
         assert abs(history.last("loss") - expected.last("loss")) < 1e-5
+
+
+def check_every_loss_of_the_family_trains(world: World) -> None:
+    names = ("NTXentLoss", "SupConLoss", "ContrastiveLoss", "MultiSimilarityLoss", "CircleLoss")
+    options = FitOptions(steps=3, chunk_size=5, **QUIET)
+    alone_options = replace(options, distributed=False, chunk_size=None)
+    for name in (*names, "BatchAllTripletLoss"):
+        strategy = {"strategy": "ring"} if name in names else {}
+        together, alone = network(), network()
+        history = fit(
+            together,
+            getattr(distributed, name)(**strategy),
+            images(),
+            Dealt(world.rank, world.size),
+            options,
+        )
+        expected = fit(alone, getattr(siamese_fast, name)(), images(), Dealt(0, 1), alone_options)
+        assert same_everywhere(world, weights(together))
+        # Adam's first steps take the sign of a gradient: one near 0 may go either way.
+        torch.testing.assert_close(weights(together), weights(alone), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(history.last("loss"), expected.last("loss"), rtol=1e-4, atol=1e-5)
 
 
 def check_losses_of_one_rank_are_averaged(world: World) -> None:
@@ -159,11 +181,12 @@ def check_options_that_differ_are_an_error_on_every_rank(world: World) -> None:
 
 
 def check_a_loss_over_all_ranks_needs_distributed(world: World) -> None:
-    def alone() -> None:
+    def alone(loss: nn.Module) -> None:
         options = FitOptions(steps=1, **{**QUIET, "distributed": False})
-        fit(network(), BatchHardTripletLoss(None), images(), PKSampler(images().labels, 4, 3), options)
+        fit(network(), loss, images(), PKSampler(images().labels, 4, 3), options)
 
-    raises(ValueError, "set distributed=True", alone)
+    for loss in (BatchHardTripletLoss(None), distributed.SupConLoss()):
+        raises(ValueError, "set distributed=True", partial(alone, loss))
 
 
 def _unchanged(batch: Tensor, generator: torch.Generator) -> Tensor:
