@@ -1,6 +1,6 @@
 """The registry: one Case for each operation and form of its arguments."""
 
 from siamese_fast.testing.case import CASES
-from siamese_fast.testing.cases import distances, koch, pairs, support, triplets
+from siamese_fast.testing.cases import distances, koch, koch_mlp, pairs, support, triplets
 
-__all__ = ["CASES", "distances", "koch", "pairs", "support", "triplets"]
+__all__ = ["CASES", "distances", "koch", "koch_mlp", "pairs", "support", "triplets"]
