@@ -4,8 +4,9 @@
     native      the C++ kernels on the CPU, and on CUDA devices those of the Koch head where they were built
     triton      Triton kernels on CUDA devices; on the CPU under TRITON_INTERPRET=1, for tests
 
-Native kernels are registered at the dispatcher's CPU key when the extension is there; where it was never
-built the reference serves, after one warning. An extension that is there but does not load is an error. At
+Native kernels are registered at the dispatcher's CPU key when the extension is there; the Koch head with a
+hidden layer has none: its time is that of torch's own products. Where the extension was never built the
+reference serves, after one warning. An extension that is there but does not load is an error. At
 its CUDA key the first of native, Triton and reference that is there serves, found at the first call:
 importing the package imports no triton and touches no GPU.
 """
@@ -49,9 +50,12 @@ _TRITON = {
         "l1_similarity_bce",
         "l1_similarity_bce_grad",
     ),
+    "l1_mlp_similarity_matrix": ("l1_mlp_similarity_matrix", "l1_mlp_similarity_matrix_backward"),
     "matrix": ("distance_matrix", "l1_similarity_matrix", "l1_similarity_matrix_out"),
     "matrix_backward": ("distance_matrix_backward", "l1_similarity_matrix_backward"),
     "nearest_support": ("nearest_support",),
+    "pair_loss": ("pair_loss",),
+    "pair_loss_backward": ("pair_loss_backward",),
     "triplet_loss": ("triplet_loss", "triplet_rows_loss"),
     "triplet_loss_backward": ("triplet_loss_backward", "triplet_rows_loss_backward"),
 }

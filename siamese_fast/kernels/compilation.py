@@ -57,7 +57,9 @@ class Job:
 
     @property
     def wants_tensor_cores(self) -> bool:
-        return dict(self.constants).get("TENSOR", False) is True
+        constants = dict(self.constants)
+        always = "BK" in constants and bool(constants.keys() & {"BH", "FORMULA"})
+        return constants.get("TENSOR", always) is True
 
 
 @dataclass(frozen=True)
