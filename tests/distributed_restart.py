@@ -47,6 +47,7 @@ def main(folder: Path, last_step: int | None) -> None:
             "losses": history.curve("loss")[1],
         }
         torch.save(result, folder / "result.pt")
+    dist.barrier()  # a rank that leaves while another still speaks to it may abort
     dist.destroy_process_group()
 
 

@@ -428,3 +428,12 @@ def test_look_ups_take_embeddings_that_require_gradients(room: str) -> None:
         *hardest_pairs(q, LABELS),
     ]
     assert not any(result.requires_grad for result in results)
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, lambda f: lambda q: torch.func.jvp(f, (q,), (q,))])
+def test_look_ups_refuse_to_be_differentiated(transform: Any) -> None:
+    q, s = torch.randn(2, 3), torch.randn(4, 3)
+    with pytest.raises(NotImplementedError, match="nearest_support has no derivative"):
+        transform(lambda q: nearest_support(q, s)[0].sum())(q)
+    with pytest.raises(NotImplementedError, match="class_scores has no derivative"):
+        transform(lambda q: class_scores(q, s, torch.tensor([0, 0, 1, 1]), 2).sum())(q)

@@ -8,7 +8,7 @@ import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -183,6 +183,10 @@ class TestResume:
         torch.save({"weights": torch.zeros(2)}, tmp_path / "other.pt")
         with pytest.raises(ValueError, match="written by fit"):
             read_checkpoint(tmp_path / "other.pt")
+        for content in (b"x", b""):
+            (tmp_path / "other.pt").write_bytes(content)
+            with pytest.raises(ValueError, match="is damaged or another file"):
+                read_checkpoint(tmp_path / "other.pt")
 
 
 class TestInterrupt:
@@ -230,6 +234,14 @@ class TestLength:
     def test_exactly_one_length(self, lengths: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="exactly one of steps, epochs and minutes"):
             FitOptions(**lengths)
+
+    @pytest.mark.parametrize("wrong", [{"steps": 1.5}, {"learning_rate": -1.0}, {"clip_norm": 0.0}])
+    def test_what_can_not_train_is_refused(self, wrong: dict[str, Any]) -> None:
+        with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
+            FitOptions(**{"steps": 1, **wrong})
+
+    def test_paths_may_be_strings(self) -> None:
+        assert FitOptions(steps=1, log_csv=cast(Path, "a/b.csv")).log_csv == Path("a/b.csv")
 
     def test_learning_rate_rises_and_falls(self) -> None:
         options = FitOptions(steps=100, learning_rate=1.0, warmup_steps=50)

@@ -138,6 +138,14 @@ def indices(name: str, value: Tensor, count: int | None, table: Tensor, lowest: 
     return value.contiguous()
 
 
+def no_derivative(name: str) -> None:
+    """Refuse `torch.func.grad` and `jvp`, which would take a derivative of 0 without a word."""
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        kind = torch._C._functorch.peek_interpreter_stack().key()
+        if kind in (torch._C._functorch.TransformType.Grad, torch._C._functorch.TransformType.Jvp):
+            raise NotImplementedError(f"{name} has no derivative: score the supports it finds by `distance`")
+
+
 def receiver(name: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype, like: Tensor) -> None:
     """An `out` buffer: contiguous, of this shape and dtype, beside `like`, and outside autograd."""
     if not isinstance(value, Tensor):

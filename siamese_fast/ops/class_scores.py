@@ -55,6 +55,7 @@ def class_scores(
         >>> predicted = class_scores(queries, supports, class_index, reduce="prototype").argmax(dim=1)
     """
     check.choice("reduce", reduce, REDUCES)
+    check.no_derivative("class_scores")
     q, support = resolve(q, s, metric, weight, bias)
     if class_index is not None:
         class_index, num_classes = classes_of(class_index, support.rows, num_classes)

@@ -46,6 +46,7 @@ def nearest_support(
     """
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ValueError(f"k must be a positive integer, got {k!r}")
+    check.no_derivative("nearest_support")
     q, support = resolve(q, s, metric, weight, bias)
     found: tuple[Tensor, Tensor] = _op(
         q, support.rows, k, support.metric, support.weight, support.bias, support.packed

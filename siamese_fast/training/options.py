@@ -37,7 +37,8 @@ class FitOptions:
         channels_last: memory format of images and convolutions; the faster one on CPUs and tensor cores.
         seed: of augmentation and dropout (plus the rank); samplers have their own.
         log_every, validate_every, checkpoint_every: in steps; 0 validates only at the end.
-        checkpoint: file written every so often, at the end and on Ctrl-C; None writes none.
+        checkpoint: file written every so often, at the end and on Ctrl-C; None writes none. It and the two
+            below may be given as strings.
         resume: continue from `checkpoint` if it exists.
         log_csv: file that gets a row for each logged step.
         tensorboard: folder for TensorBoard (extra `tensorboard`).
@@ -74,6 +75,15 @@ class FitOptions:
             raise ValueError(
                 f"exactly one of steps, epochs and minutes must be given, and be above 0; got {got}"
             )
+        if self.steps is not None and (isinstance(self.steps, bool) or not isinstance(self.steps, int)):
+            raise TypeError(f"steps must be an int, got {self.steps!r}")
+        for name in ("learning_rate", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
+        for name in ("checkpoint", "log_csv", "tensorboard"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, Path(getattr(self, name)))
         if self.amp not in (None, "bfloat16", "float16"):
             raise ValueError(f"amp must be None, 'bfloat16' or 'float16', got {self.amp!r}")
         if self.chunk_size is not None and self.chunk_size < 1:

@@ -7,6 +7,7 @@ bits (same machine, threads and step count).
 
 from __future__ import annotations
 
+import pickle
 import time
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -183,7 +184,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: the file was not written by `fit`.
     """
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"checkpoint must be one written by fit; {path} is damaged or another file"
+        ) from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise ValueError(f"checkpoint must be one written by fit, format {_FORMAT}; got {path}")
     return state
