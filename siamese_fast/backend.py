@@ -49,6 +49,7 @@ _TRITON = {
         "l1_similarity_bce",
         "l1_similarity_bce_grad",
     ),
+    "l1_mlp_similarity_matrix": ("l1_mlp_similarity_matrix", "l1_mlp_similarity_matrix_backward"),
     "matrix": ("distance_matrix", "l1_similarity_matrix", "l1_similarity_matrix_out"),
     "matrix_backward": ("distance_matrix_backward", "l1_similarity_matrix_backward"),
     "nearest_support": ("nearest_support",),

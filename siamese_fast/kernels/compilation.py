@@ -57,7 +57,8 @@ class Job:
 
     @property
     def wants_tensor_cores(self) -> bool:
-        return dict(self.constants).get("TENSOR", False) is True
+        constants = dict(self.constants)
+        return constants.get("TENSOR", "BH" in constants) is True  # BH: hidden units of a product tile
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,8 @@ class KochHead(Head):
     Args:
         dim: size D of the embeddings.
         hidden: sizes of dense layers (each followed by ReLU) applied to `|h1 - h2|` before the last weighted
-            sum. With any, `matrix` builds the differences, in blocks of at most 64 MB in fp32.
+            sum. With one, `matrix` is `ops.l1_mlp_similarity_matrix`; with more it builds the differences, in
+            blocks of at most 64 MB in fp32.
 
     Attributes:
         weight: `[D]` (or the last hidden size), starts at -4 / D.
@@ -97,6 +98,9 @@ class KochHead(Head):
     def matrix(self, q: Tensor, s: Tensor) -> Tensor:
         if not self.hidden:
             return ops.l1_similarity_matrix(q, s, self.weight, self.bias)
+        if len(self.hidden) == 2 and not _exporting():
+            layer = cast(nn.Linear, self.hidden[0])
+            return ops.l1_mlp_similarity_matrix(q, s, layer.weight, layer.bias, self.weight, self.bias)
         rows = max(1, _BLOCK_VALUES // max(1, s.numel()))
         return torch.cat([self._of_differences((block[:, None] - s).abs()) for block in q.split(rows)])
 

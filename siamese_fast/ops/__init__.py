@@ -7,6 +7,7 @@ from siamese_fast.ops.contrastive_loss import contrastive_loss
 from siamese_fast.ops.distance import distance, distance_matrix, similarity_matrix
 from siamese_fast.ops.given_triplets import triplet_loss
 from siamese_fast.ops.hardest_pairs import hardest_pairs
+from siamese_fast.ops.l1_mlp_similarity_matrix import l1_mlp_similarity_matrix
 from siamese_fast.ops.l1_similarity import l1_similarity, l1_similarity_bce, l1_similarity_bce_grad
 from siamese_fast.ops.l1_similarity_matrix import l1_similarity_matrix
 from siamese_fast.ops.multi_similarity_loss import multi_similarity_loss
@@ -30,6 +31,7 @@ __all__ = [
     "distance_matrix",
     "hardest_pairs",
     "info_nce_loss",
+    "l1_mlp_similarity_matrix",
     "l1_similarity",
     "l1_similarity_bce",
     "l1_similarity_bce_grad",

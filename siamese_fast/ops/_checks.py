@@ -85,6 +85,17 @@ def bias(value: Tensor | float | None, x: Tensor) -> Tensor:
     return value.reshape(()).to(compute)
 
 
+def parameter(name: str, value: Tensor, shape: tuple[int, ...], x: Tensor) -> Tensor:
+    """A parameter of a head, of this shape, in the compute dtype; given in the dtype of `x` or the compute dtype."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor {list(shape)}, got {type(value).__name__}")
+    if tuple(value.shape) != shape:
+        raise ValueError(f"{name} must have shape {list(shape)}, got {list(value.shape)}")
+    _parameter_dtype(name, value, x)
+    same_device(name, value, "the embeddings", x)
+    return value.to(compute_dtype(x.dtype)).contiguous()
+
+
 def _parameter_dtype(name: str, value: Tensor, x: Tensor) -> None:
     accepted = {x.dtype, compute_dtype(x.dtype)}
     if value.dtype not in accepted:
