@@ -53,6 +53,8 @@ _TRITON = {
     "matrix": ("distance_matrix", "l1_similarity_matrix", "l1_similarity_matrix_out"),
     "matrix_backward": ("distance_matrix_backward", "l1_similarity_matrix_backward"),
     "nearest_support": ("nearest_support",),
+    "pair_loss": ("pair_loss",),
+    "pair_loss_backward": ("pair_loss_backward",),
     "triplet_loss": ("triplet_loss", "triplet_rows_loss"),
     "triplet_loss_backward": ("triplet_loss_backward", "triplet_rows_loss_backward"),
 }

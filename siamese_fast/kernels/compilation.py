@@ -58,7 +58,8 @@ class Job:
     @property
     def wants_tensor_cores(self) -> bool:
         constants = dict(self.constants)
-        return constants.get("TENSOR", "BH" in constants) is True  # BH: hidden units of a product tile
+        always = "BK" in constants and bool(constants.keys() & {"BH", "FORMULA"})
+        return constants.get("TENSOR", always) is True
 
 
 @dataclass(frozen=True)

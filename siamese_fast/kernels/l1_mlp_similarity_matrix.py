@@ -5,7 +5,7 @@
                   slope [BP, BH] times W, weighed by sign(own - other) and summed over the others
     weights pass  the slope's transpose times |q - s|, from a fixed number of runs of queries, added in order
 
-Every output has one writer. The ReLU's inputs are made again for each block of 64 or 128 columns of a gradient.
+Every output has one writer. The ReLU's inputs are made again for each block of BD columns of a gradient.
 Limit: the tensor cores, at 2 Q S D H operations forward and 12 Q S D H backward where D <= BD, float32 as three
 tf32 terms. float64, which has no such units here, is served by the reference.
 """
@@ -191,7 +191,9 @@ def _weights_pass(
         total += acc
     at = i_run * width + o_h
     m_h = o_h < width
-    tl.store(p_out_hidden + at[:, None] * depth + o_d[None, :], total, mask=m_h[:, None] & (o_d < depth)[None, :])
+    tl.store(
+        p_out_hidden + at[:, None] * depth + o_d[None, :], total, mask=m_h[:, None] & (o_d < depth)[None, :]
+    )
     if tl.program_id(2) == 0:
         tl.store(p_out_shift + at, of_shift, mask=m_h)
         tl.store(p_out_weight + at, of_weight, mask=m_h)
@@ -213,11 +215,12 @@ def l1_mlp_similarity_matrix(
     q: Tensor, s: Tensor, hidden_weight: Tensor, hidden_bias: Tensor, weight: Tensor, bias: Tensor
 ) -> Tensor:
     if q.dtype == torch.float64:
-        served: Tensor = REFERENCES["l1_mlp_similarity_matrix"](q, s, hidden_weight, hidden_bias, weight, bias)
+        served: Tensor = REFERENCES["l1_mlp_similarity_matrix"](
+            q, s, hidden_weight, hidden_bias, weight, bias
+        )
         return served
     operands = _operands(q, s, hidden_weight, hidden_bias, weight)
     out, shape = weight.new_empty(q.shape[0], s.shape[0]), config("hidden", q)
-    del shape["BD"]
     launch(
         _forward,
         (q.shape[0] * triton.cdiv(s.shape[0], shape["BP"]),),
@@ -240,18 +243,20 @@ def l1_mlp_similarity_matrix_backward(
         return served
     q, s, *parameters = _operands(q, s, hidden_weight, hidden_bias, weight)
     grad = checked("grad", grad, weight.dtype, (q.shape[0], s.shape[0]), q)
-    depth, width, shape = q.shape[1], weight.shape[0], config("hidden", q)
+    depth, width, shape = q.shape[1], weight.shape[0], config("hidden_gradients", q)
     shape["BD"] = min(shape["BD"], max(16, triton.next_power_of_2(depth)))
     constants, columns = {"UPCAST": interpreting, **shape}, triton.cdiv(depth, shape["BD"])
     grads = torch.empty_like(q), torch.empty_like(s)
     for own, other, out, strides in ((q, s, grads[0], (s.shape[0], 1)), (s, q, grads[1], (1, s.shape[0]))):
         sizes = (other.shape[0], depth, width, *strides)
-        launch(
-            _rows_pass, (own.shape[0], columns), grad, own, other, *parameters, out, *sizes, **constants
-        )
+        launch(_rows_pass, (own.shape[0], columns), grad, own, other, *parameters, out, *sizes, **constants)
     run = max(1, triton.cdiv(q.shape[0], RUNS))
     runs = triton.cdiv(q.shape[0], run)
-    partial = weight.new_empty(runs, width, depth), weight.new_empty(runs, width), weight.new_empty(runs, width)
+    partial = (
+        weight.new_empty(runs, width, depth),
+        weight.new_empty(runs, width),
+        weight.new_empty(runs, width),
+    )
     launch(
         _weights_pass,
         (runs, triton.cdiv(width, shape["BH"]), columns),
