@@ -4,8 +4,9 @@
     native      the C++ kernels on the CPU, and on CUDA devices those of the Koch head where they were built
     triton      Triton kernels on CUDA devices; on the CPU under TRITON_INTERPRET=1, for tests
 
-Native kernels are registered at the dispatcher's CPU key when the extension is there; where it was never
-built the reference serves, after one warning. An extension that is there but does not load is an error. At
+Native kernels are registered at the dispatcher's CPU key when the extension is there; the Koch head with a
+hidden layer has none: its time is that of torch's own products. Where the extension was never built the
+reference serves, after one warning. An extension that is there but does not load is an error. At
 its CUDA key the first of native, Triton and reference that is there serves, found at the first call:
 importing the package imports no triton and touches no GPU.
 """

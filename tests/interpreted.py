@@ -17,10 +17,17 @@ from torch import Tensor
 from siamese_fast import (
     backend,
     batch_hard_triplet_loss,
+    circle_loss,
     class_scores,
+    contrastive_loss,
+    distance_matrix,
     hardest_pairs,
+    l1_similarity,
     l1_similarity_matrix,
+    multi_similarity_loss,
     nearest_support,
+    ntxent_loss,
+    supcon_loss,
     triplet_loss,
 )
 from siamese_fast.kernels import _launch, triplet_loss_backward
@@ -167,6 +174,14 @@ def test_more_neighbours_than_supports_are_padded() -> None:
     assert scores[0, 2:].tolist() == [-INF, -INF]
 
 
+def test_rows_that_fill_their_tiles() -> None:
+    """Whose copy by columns needs no padding."""
+    x = Draw(torch.float32).rows(128, 5)
+    found, expected = both(distance_matrix, x, x, "manhattan")
+    assert isinstance(found, Tensor) and isinstance(expected, Tensor)
+    torch.testing.assert_close(found, expected)
+
+
 def test_a_row_does_not_depend_on_its_batch() -> None:
     draw = Draw(torch.float32)
     q, s, weight = draw.rows(90, 40), draw.rows(150, 40), draw.weight(40)
@@ -178,6 +193,80 @@ def test_a_row_does_not_depend_on_its_batch() -> None:
     best, index = nearest_support(q, s, 5)
     some, some_index = nearest_support(q[31:40], s, 5)
     assert torch.equal(some, best[31:40]) and torch.equal(some_index, index[31:40])
+
+
+PAIR_LOSSES = {
+    "ntxent": ntxent_loss,
+    "supcon": supcon_loss,
+    "contrastive": contrastive_loss,
+    "multi_similarity": multi_similarity_loss,
+    "circle": circle_loss,
+}
+
+
+@pytest.mark.parametrize("name", list(PAIR_LOSSES))
+def test_losses_over_all_pairs_with_a_set_of_many_strips(name: str) -> None:
+    """Rows out of order, a class that the set lacks, anchors that are rows of the set."""
+    draw = Draw(torch.float32)
+    x, ref = draw.rows(70, 3).requires_grad_(), draw.rows(600, 3).requires_grad_()
+    labels, classes = draw.labels(70, 6), draw.labels(600, 5)
+    self_index = torch.where(torch.arange(70) % 3 == 0, torch.arange(70) * 7, -1)
+    options = {"reduction": "none", "ref": ref, "ref_labels": classes, "self_index": self_index}
+    found, expected = both(PAIR_LOSSES[name], x, labels, **options)
+    assert isinstance(found, Tensor) and isinstance(expected, Tensor)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    for got, want in zip(
+        torch.autograd.grad(found.sum(), (x, ref)), torch.autograd.grad(expected.sum(), (x, ref)), strict=True
+    ):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", list(PAIR_LOSSES))
+@pytest.mark.parametrize("classes", [1, 30])
+def test_losses_over_all_pairs_of_one_kind_alone(name: str, classes: int) -> None:
+    """No negatives, then no positives."""
+    x = Draw(torch.float32).rows(30, 4).requires_grad_()
+    found, expected = both(PAIR_LOSSES[name], x, torch.arange(30) % classes, reduction="none")
+    assert isinstance(found, Tensor) and isinstance(expected, Tensor)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(found.sum(), x)[0], torch.autograd.grad(expected.sum(), x)[0]
+    )
+
+
+def test_a_nan_makes_every_loss_that_it_enters_nan() -> None:
+    x = Draw(torch.float32).rows(40, 4)
+    x[3, 1], x[7, 0] = NAN, 1e30
+    for name, metric in (("contrastive", "euclidean"), ("supcon", "sqeuclidean"), ("ntxent", "dot")):
+        found, expected = both(PAIR_LOSSES[name], x, torch.arange(40) % 4, metric=metric, reduction="none")
+        assert isinstance(found, Tensor) and isinstance(expected, Tensor)
+        assert torch.equal(found.isnan(), expected.isnan()), name
+        assert torch.equal(found.isinf(), expected.isinf()), name
+
+
+def test_near_rows_far_from_the_origin_are_scored_by_differences() -> None:
+    """The product form of their distances has no digit left."""
+    x = 100 + 1e-3 * Draw(torch.float32).rows(40, 4)
+    options = {"metric": "euclidean", "neg_margin": 0.01, "reduction": "none"}
+    found, expected = both(contrastive_loss, x, torch.arange(40) % 4, **options)
+    assert isinstance(found, Tensor) and isinstance(expected, Tensor)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_nan_and_infinity_are_those_of_the_reference() -> None:
+    q, s = torch.randn(20, 3), torch.randn(20, 3)
+    q[3, 2], s[5, 1] = NAN, NAN
+    q[7, 0] = s[7, 0] = INF
+    for operation in (l1_similarity, l1_similarity_matrix):
+        leaves = [value.detach().requires_grad_() for value in (q, s, torch.ones(3))]
+        found, expected = both(operation, *leaves)
+        assert isinstance(found, Tensor) and isinstance(expected, Tensor)
+        for got, want in zip(
+            torch.autograd.grad(found.sum(), leaves[:2]),
+            torch.autograd.grad(expected.sum(), leaves[:2]),
+            strict=True,
+        ):
+            torch.testing.assert_close(got, want, equal_nan=True)
 
 
 def test_a_precision_is_chosen_by_name() -> None:

@@ -10,15 +10,17 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from rooms import WORKLOADS, dtype_name
+from torch import Tensor
 
 import siamese_fast
+from siamese_fast import backend
 from siamese_fast.ops._define import layer
 from siamese_fast.testing import CASES, Draw, Size, check
 
@@ -104,13 +106,21 @@ def test_unaligned_rows(serving: None) -> None:
     torch.testing.assert_close(pairs, expected[torch.arange(40), torch.arange(-1, 39)])
 
 
-def test_a_nan_gives_nan_in_its_own_rows(serving: None) -> None:
-    q, s = torch.randn(70, 9, requires_grad=True), torch.randn(40, 9)
-    with torch.no_grad():
-        q[3, 2] = float("nan")
-    siamese_fast.l1_similarity_matrix(q, s, torch.ones(9)).nansum().backward()
-    assert q.grad is not None
-    assert q.grad.isnan().nonzero().tolist() == [[3, 2]]
+@pytest.mark.parametrize("operation", [siamese_fast.l1_similarity_matrix, siamese_fast.l1_similarity])
+def test_gradients_of_nan_and_infinity_are_those_of_the_reference(
+    operation: Callable[..., Tensor], serving: None
+) -> None:
+    """inf - inf too: its sign is 0."""
+    q, s = torch.randn(40, 9), torch.randn(40, 9)
+    q[3, 2], s[5, 1] = float("nan"), float("nan")
+    q[7, 0] = s[7, 0] = s[9, 4] = float("inf")
+    leaves = [value.requires_grad_() for value in (q, s, torch.ones(9))]
+    found = torch.autograd.grad(operation(*leaves).sum(), leaves)
+    with backend.use("reference"):
+        expected = torch.autograd.grad(operation(*leaves).sum(), leaves)
+    for got, want in zip(found[:2], expected[:2], strict=True):
+        torch.testing.assert_close(got, want, equal_nan=True)
+    assert torch.equal(found[2].isfinite(), expected[2].isfinite())
 
 
 BARRIER = "__syncthreads();"

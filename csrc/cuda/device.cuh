@@ -87,8 +87,8 @@ __device__ __forceinline__ T warp_sum(T value) {
   return value;
 }
 
-// torch's sign: 0 at 0, NaN for NaN.
-__device__ __forceinline__ float sign_of(float x) { return x > 0.0f ? 1.0f : x < 0.0f ? -1.0f : x; }
+// torch's sign: 0 for 0 and for NaN, inf - inf among them.
+__device__ __forceinline__ float sign_of(float x) { return x > 0.0f ? 1.0f : x < 0.0f ? -1.0f : 0.0f; }
 
 template <class T>
 __host__ __device__ constexpr T ceil_div(T a, T b) {

@@ -171,9 +171,8 @@ __global__ void __launch_bounds__(kBackwardThreads)
     for (int c = 0; c < kOwnColumns; ++c) {
       const int64_t k = k0 + column_group * kOwnColumns + c;
       if (i >= rows || k >= depth) continue;
-      const float a = mine[r][c] != mine[r][c] ? mine[r][c] : total[r][c];
-      out[i * depth + k] = narrow<S>(a * weight[k]);
-      share[c] += (mine[r][c] - centre[k]) * a;
+      out[i * depth + k] = narrow<S>(total[r][c] * weight[k]);
+      share[c] += (mine[r][c] - centre[k]) * total[r][c];
     }
   }
   // The chunk's memory is free: the rows' shares of a column are added in order.

@@ -158,7 +158,8 @@ def bits(value: float) -> int:
 def columns_first(x: Tensor) -> Tensor:
     """[D, N'] in the dtype of the arithmetic, N padded by zeros to whole tiles: for difference tiles."""
     padded = triton.cdiv(max(1, x.shape[0]), 128) * 128
-    return torch.nn.functional.pad(x.to(compute_dtype(x.dtype)).T, (0, padded - x.shape[0]))
+    columns = torch.nn.functional.pad(x.to(compute_dtype(x.dtype)).T, (0, padded - x.shape[0]))
+    return columns.contiguous()  # without anything to pad it is a copy in the layout of x
 
 
 def on_device(kernel: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,13 +1,13 @@
 """The Koch head with a hidden layer over all pairs on the tensor cores, |q - s| made in registers.
 
     forward       a tile is one query against BP supports: |q - s| [BP, BK] times W^T, ReLU, the last sum
-    rows pass     the gradient of one query, or of one support with the sides exchanged: the tile again, then its
-                  slope [BP, BH] times W, weighed by sign(own - other) and summed over the others
+    rows pass     the gradient of one query, or of one support with the sides exchanged: the tile again, then
+                  its slope [BP, BH] times W, weighed by sign(own - other) and summed over the others
     weights pass  the slope's transpose times |q - s|, from a fixed number of runs of queries, added in order
 
 Every output has one writer. The ReLU's inputs are made again for each block of BD columns of a gradient.
-Limit: the tensor cores, at 2 Q S D H operations forward and 12 Q S D H backward where D <= BD, float32 as three
-tf32 terms. float64, which has no such units here, is served by the reference.
+Limit: the tensor cores, at 2 Q S D H operations forward and 12 Q S D H backward where D <= BD, float32 as
+three tf32 terms. float64, which has no such units here, is served by the reference.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from siamese_fast.kernels._launch import checked, config, interpreting, launch, on_device
-from siamese_fast.kernels.tile import FOLD, load_rows, product
+from siamese_fast.kernels.tile import FOLD, MANHATTAN, direction, load_rows, product
 from siamese_fast.ops._checks import compute_dtype
 from siamese_fast.ops._define import REFERENCES
 
@@ -87,8 +87,8 @@ def _forward(
     for h in range(0, width, BH):
         o_h = h + tl.arange(0, BH)
         features = _features(
-            p_q + i * depth, p_s + o[:, None] * depth, m[:, None], p_hidden, p_shift, o_h, width, depth, BP, BH,
-            BK, UPCAST,
+            p_q + i * depth, p_s + o[:, None] * depth, m[:, None], p_hidden, p_shift, o_h, width, depth, BP,
+            BH, BK, UPCAST,
         )  # fmt: skip
         logit += tl.sum(features * tl.load(p_weight + o_h, mask=o_h < width, other=0.0)[None, :], 1)
     tl.store(p_out + i * supports + o, logit + tl.load(p_bias), mask=m)
@@ -139,9 +139,7 @@ def _rows_pass(
             slope = _slopes(features, grad, p_weight, o_h, width)
             hidden = load_rows(p_hidden + o_h[:, None] * depth, (o_h < width)[:, None], o_d, depth)
             acc = tl.dot(slope, hidden, acc, input_precision="tf32x3")
-        difference = own - load_rows(p_rows, m, o_d, depth).to(tl.float32)
-        sign = (difference > 0).to(tl.float32) - (difference < 0).to(tl.float32)
-        term = acc * tl.where(difference == difference, sign, difference)
+        term = acc * direction(own, load_rows(p_rows, m, o_d, depth).to(tl.float32), MANHATTAN)
         total += tl.sum(tl.where(m, term, 0.0), 0)
     tl.store(p_out + i * depth + o_d, total, mask=m_d)
 

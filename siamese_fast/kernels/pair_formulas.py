@@ -1,7 +1,8 @@
-"""What each loss over all pairs makes of a tile of scores: the numbers a row keeps, its loss, the slope of a pair.
+"""What each loss over all pairs makes of a tile of scores: what a row keeps, its loss, the slope of a pair.
 
-Four numbers a row, two by two: the largest exponent and a sum of exponentials relative to it, or two plain sums.
-The formulas are those of `siamese_fast.ops`; `a`, `b`, `c` are their parameters as `parameters_of` gives them.
+Four numbers a row, two by two: the largest exponent and a sum of exponentials relative to it, or two plain
+sums. The formulas are those of `siamese_fast.ops`; `a`, `b`, `c` are the parameters as `parameters_of` gives
+them.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def hinge_sums(total, count, violation, kept):
 def visit(
     f0, f1, f2, f3, s, positive, negative, against, a, b, c, FORMULA: tl.constexpr, SWEEP: tl.constexpr
 ):
-    """The four numbers [BM] with a tile of scores [BM, BN] added; `against` [BM] is NT-Xent's of its first sweep."""
+    """The four numbers [BM] with a tile of scores [BM, BN] added; `against` [BM]: NT-Xent's first result."""
     if FORMULA == NTXENT and SWEEP == 0:
         f0, f1 = add_logs(f0, f1, a * s, negative)
     elif FORMULA == NTXENT:
@@ -171,7 +172,7 @@ def slope(s, positive, negative, f0, f1, f2, f3, g0, g1, a, b, c, FORMULA: tl.co
         return g0 * (push - tl.where(positive, tl.exp(a * (c - s) - f0), 0.0))
     pull, to_one, before_one = circle_exponent(s, a, b, True)
     push, to_zero, past_zero = circle_exponent(s, a, b, False)
-    to_one += tl.where((c != 0) & (to_one > 0), before_one, 0.0)
-    to_zero += tl.where((c != 0) & (to_zero > 0), past_zero, 0.0)
+    to_one += c * tl.where(to_one > 0, before_one, 0.0)  # c: 1 if weights take a gradient
+    to_zero += c * tl.where(to_zero > 0, past_zero, 0.0)
     pull = tl.where(positive, to_one * tl.exp(pull - f0), 0.0)
     return g0 * b * f1 * (tl.where(negative, to_zero * tl.exp(push - f2), 0.0) - pull)

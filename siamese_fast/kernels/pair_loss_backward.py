@@ -1,11 +1,11 @@
-"""Gradients of losses over all pairs: the scores again, their slopes kappa, and kappa times the other side's rows.
+"""Gradients of losses over all pairs: the scores again, their slopes kappa, kappa times the other side.
 
     d loss / dx_i = sum_j kappa_ij y_j                for dot and cosine
-                    sum_j kappa'_ij (y_j - x_i)       kappa' = 2 kappa for squared, kappa / distance for distances
+                    sum_j kappa'_ij (y_j - x_i)       kappa' = 2 kappa (squared), or kappa / distance
 
-A program holds BM rows and BD columns of the gradient and walks the other side in order. A batch against itself has
-one pass, whose kappa is that of both anchors; with a separate set the rows' pass is followed by the columns'.
-Limit: the tensor cores, at 4 N M D operations a pass where D <= BD (2 N M D more for each further block of D).
+A program holds BM rows and BD columns of the gradient and walks the other side in order. A batch against
+itself has one pass, whose kappa is that of both anchors; with a separate set the columns' pass follows.
+Limit: the tensor cores, at 4 N M D operations a pass where D <= BD, 2 N M D more for each further block of D.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from siamese_fast.kernels._launch import METRIC, bits, checked, config, interpreting, launch, on_device
 from siamese_fast.kernels.pair_formulas import FORMULA, parameters_of, slope
-from siamese_fast.kernels.pair_loss import Pairs, Side, pair_tile, pairs_of
-from siamese_fast.kernels.tile import DOT, EUCLIDEAN, SQEUCLIDEAN, from_bits, load_rows
+from siamese_fast.kernels.pair_tile import Pairs, Side, pair_tile, pairs_of
+from siamese_fast.kernels.tile import EUCLIDEAN, SQEUCLIDEAN, from_bits, load_rows
 from siamese_fast.ops._define import REFERENCES
 from siamese_fast.ops.pair_loss import FORMULAS
 
@@ -87,20 +87,20 @@ def _pass(
         for j in range(start, min(start + FOLDED, columns), BN):
             o_y = (j + tl.arange(0, BN)).to(tl.int64)
             score, positive, negative = pair_tile(
-                p_x, p_y, p_x_norm, p_y_norm, p_x_columns, p_y_columns, p_x_class, p_y_class, p_x_own, p_y_own,
-                o_x, o_y, rows, columns, depth, stride_x, stride_y, METRIC, UPCAST, BM, BN, BK,
+                p_x, p_y, p_x_norm, p_y_norm, p_x_columns, p_y_columns, p_x_class, p_y_class, p_x_own,
+                p_y_own, o_x, o_y, rows, columns, depth, stride_x, stride_y, METRIC, UPCAST, BM, BN, BK,
             )  # fmt: skip
             kappa = tl.zeros([BM, BN], tl.float32)
             if OF_ROWS:
                 kappa += slope(
-                    score, positive, negative, f0[:, None], f1[:, None], f2[:, None], f3[:, None], g0[:, None],
-                    g1[:, None], a, b, c, FORMULA,
+                    score, positive, negative, f0[:, None], f1[:, None], f2[:, None], f3[:, None],
+                    g0[:, None], g1[:, None], a, b, c, FORMULA,
                 )  # fmt: skip
             if OF_COLUMNS:
                 e0, e1, e2, e3, h0, h1 = _kept(p_statistics, p_grad, p_y_order, o_y, columns, COMPONENTS)
                 kappa += slope(
-                    score, positive, negative, e0[None, :], e1[None, :], e2[None, :], e3[None, :], h0[None, :],
-                    h1[None, :], a, b, c, FORMULA,
+                    score, positive, negative, e0[None, :], e1[None, :], e2[None, :], e3[None, :],
+                    h0[None, :], h1[None, :], a, b, c, FORMULA,
                 )  # fmt: skip
             kappa = tl.where(positive | negative, kappa, 0.0)
             if METRIC == SQEUCLIDEAN:
@@ -113,7 +113,7 @@ def _pass(
             weight += tl.sum(kappa, 1)
         total += acc
     m_out = (o_x < rows)[:, None] & (o_d < depth)[None, :]
-    if METRIC == EUCLIDEAN or METRIC == SQEUCLIDEAN:
+    if METRIC <= SQEUCLIDEAN:
         own = load_rows(p_x + o_x[:, None] * depth, (o_x < rows)[:, None], o_d, depth)
         total -= own * weight[:, None]
     row = tl.load(p_x_order + o_x, mask=o_x < rows, other=0)

@@ -224,9 +224,8 @@ def direction(own, other, METRIC: tl.constexpr):
     if METRIC == DOT:
         return -other
     if METRIC == MANHATTAN:
-        difference = own - other
-        sign = (difference > 0).to(own.dtype) - (difference < 0).to(own.dtype)
-        return tl.where(difference == difference, sign, difference)
+        difference = own - other  # torch's sign: 0 for 0 and for NaN, inf - inf among them
+        return (difference > 0).to(own.dtype) - (difference < 0).to(own.dtype)
     return own - other
 
 

@@ -86,7 +86,7 @@ def bias(value: Tensor | float | None, x: Tensor) -> Tensor:
 
 
 def parameter(name: str, value: Tensor, shape: tuple[int, ...], x: Tensor) -> Tensor:
-    """A parameter of a head, of this shape, in the compute dtype; given in the dtype of `x` or the compute dtype."""
+    """A parameter of a head, of this shape, in the compute dtype; given in that or in the dtype of `x`."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor {list(shape)}, got {type(value).__name__}")
     if tuple(value.shape) != shape:

@@ -37,8 +37,8 @@ def l1_mlp_similarity_matrix(
     Args:
         q: queries [Q, D].
         s: supports [S, D], of the dtype of `q`.
-        hidden_weight, hidden_bias: [H, D] and [H] of the hidden layer, as `torch.nn.Linear(D, H)` holds them; a
-            ReLU follows it.
+        hidden_weight, hidden_bias: [H, D] and [H] of the hidden layer, as `torch.nn.Linear(D, H)` holds them;
+            a ReLU follows it.
         weight: [H], of the last sum; bias: None, a number, or a tensor [] or [1].
 
     Returns:

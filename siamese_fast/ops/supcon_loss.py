@@ -166,7 +166,8 @@ def prototypical_loss(
         else supports.to(check.compute_dtype(supports.dtype))
     )
     classes = supports.shape[0]
-    sums = rows.new_zeros(classes, rows.shape[1]).index_add(0, index, rows)
+    # Of torch's sums by index, this one sorts on CUDA devices and adds in order: the same bits every time.
+    sums = rows.new_zeros(classes, rows.shape[1]).index_put((index,), rows, accumulate=True)
     counts = rows.new_zeros(classes).index_add(0, index, rows.new_ones(classes))
     prototypes = sums / counts.clamp_min(1)[:, None]
     present = torch.arange(classes, device=index.device)[counts > 0]

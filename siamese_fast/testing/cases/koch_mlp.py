@@ -1,7 +1,7 @@
-"""The case of the Koch head with a hidden layer over all pairs, as its plain formula on [Q, S, D] differences.
+"""The case of the Koch head with a hidden layer over all pairs: its plain formula on [Q, S, D] differences.
 
-An input of the ReLU that rounding could move past 0 decides nothing: rows and hidden units beside that kink are
-left out of the gradients. An input of exactly 0 is one of exact arithmetic and stays.
+An input of the ReLU that rounding could move past 0 decides nothing: rows and hidden units beside that kink
+are left out of the gradients. An input of exactly 0 is one of exact arithmetic and stays.
 """
 
 from __future__ import annotations
