@@ -5,7 +5,8 @@
     gpu.py check [--small] [--output F]   every Case on the GPU by the gap rule
     gpu.py time [--output F]              CUDA events, L2 flushed, random data, limits in the same run
 
-`--device cpu` and `--tiny` exist to try the code itself on a machine without a GPU: such times mean nothing.
+Without a GPU `check` and `time` take `--dry-run`: the same code at tiny sizes on the CPU, kernels interpreted
+(TRITON_INTERPRET=1). It tries this code; its times mean nothing.
 """
 
 from __future__ import annotations
@@ -103,10 +104,12 @@ def main() -> int:
     parser.add_argument(
         "--small", action="store_true", help="one small size of each case, for compute-sanitizer"
     )
-    parser.add_argument("--tiny", action="store_true", help="sizes that only try the code")
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--dry-run", action="store_true", help="tiny sizes on the CPU, kernels interpreted")
     arguments = parser.parse_args()
-    if arguments.device == "cuda" and not torch.cuda.is_available():
+    if arguments.dry_run and arguments.action in ("check", "time"):
+        with backend.use("triton"):
+            return run(arguments.action, "cpu", True, arguments.output)
+    if not torch.cuda.is_available():
         print("there is no CUDA device here (or torch has none): nothing was run", file=sys.stderr)
         return 3
     if arguments.action == "present":
@@ -115,15 +118,18 @@ def main() -> int:
     if arguments.action == "architecture":
         print("{}{}".format(*torch.cuda.get_device_capability()))
         return 0
-    if arguments.action == "check":
-        found = check_all(arguments.device, arguments.small)
-        write(arguments.output, found)
-        return 1 if found["failures"] else 0
-    from gpu_work import time_all
+    return run(arguments.action, "cuda", arguments.small, arguments.output)
 
-    found = time_all(arguments.device, arguments.tiny)
-    write(arguments.output, found)
-    return 0
+
+def run(action: str, device: str, small: bool, output: Path | None) -> int:
+    if action == "check":
+        found = check_all(device, small)
+    else:
+        from gpu_work import time_all
+
+        found = time_all(device, device != "cuda")
+    write(output, found)
+    return 1 if found.get("failures") else 0
 
 
 if __name__ == "__main__":

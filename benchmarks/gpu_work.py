@@ -146,6 +146,62 @@ def koch_all_pairs(device: str, rows: int, backward: bool) -> Work:
     return Work(name, calls, (2.0 + (8.0 if backward else 0.0)) * rows * rows * 128, "fp32 instructions")
 
 
+def koch_hidden(device: str, rows: int, width: int) -> Work:
+    q, s = (torch.randn(rows, 128, device=device, requires_grad=True) for _ in range(2))
+    hidden = torch.randn(width, 128, device=device, requires_grad=True)
+    shift, weight = (torch.randn(width, device=device, requires_grad=True) for _ in range(2))
+    leaves = (q, s, hidden, shift, weight)
+
+    def plain(part: Tensor) -> Tensor:
+        return F.relu(F.linear((part[:, None] - s[None]).abs(), hidden, shift)) @ weight
+
+    def blocks() -> Call:
+        step = max(1, (1 << 28) // (rows * max(128, width)))
+
+        def call() -> None:
+            for part in q.split(step):
+                torch.autograd.grad(plain(part).sum(), leaves)
+
+        return call
+
+    calls: dict[str, Callable[[], Call]] = {
+        "siamese_fast": lambda: (
+            lambda: torch.autograd.grad(
+                sf.l1_mlp_similarity_matrix(q, s, hidden, shift, weight).sum(), leaves
+            )
+        ),
+        "torch in blocks": blocks,
+    }
+    name = f"koch hidden layer {rows}x{rows}x128x{width}, forward + backward"
+    return Work(name, calls, 14.0 * rows * rows * 128 * width, "flop")
+
+
+def all_pairs_loss(device: str, rows: int) -> Work:
+    x = torch.randn(rows, 128, device=device, requires_grad=True)
+    labels = torch.arange(rows, device=device) // 4
+
+    def metric_learning() -> Call:
+        losses = importlib.import_module("pytorch_metric_learning.losses")
+        loss = losses.SupConLoss(temperature=0.1)
+        return backpropagated(lambda: loss(x, labels), x)
+
+    def plain() -> Tensor:
+        unit = F.normalize(x)
+        scores = (unit @ unit.T / 0.1).fill_diagonal_(-torch.inf)
+        positive = (labels[:, None] == labels[None]).fill_diagonal_(False)
+        mean = torch.where(positive, scores, 0.0).sum(1) / positive.sum(1).clamp_min(1)
+        return (scores.logsumexp(1) - mean).mean()
+
+    compiled = torch.compile(plain)
+    calls: dict[str, Callable[[], Call]] = {
+        "siamese_fast": lambda: backpropagated(lambda: sf.supcon_loss(x, labels, 0.1), x),
+        "pytorch-metric-learning": metric_learning,
+        "torch": lambda: backpropagated(plain, x),
+        "torch.compile": lambda: backpropagated(compiled, x),
+    }
+    return Work(f"SupCon N={rows}, forward + backward", calls, 6.0 * rows * rows * 128, "flop (6 N^2 D)")
+
+
 def koch_pairs(device: str, rows: int) -> Work:
     h1, h2 = (torch.randn(rows, 128, device=device, requires_grad=True) for _ in range(2))
     weight, bias = (
@@ -220,16 +276,19 @@ def nearest(device: str, queries: int, supports: int, k: int, dtype: torch.dtype
 
 def works(device: str, tiny: bool) -> Iterator[Callable[[], Work]]:
     half = torch.bfloat16
-    for rows in (64, 96) if tiny else (256, 4096, 32768):
+    for rows in (24, 40) if tiny else (256, 4096, 32768):
         yield lambda rows=rows: batch_hard(device, rows, half)  # type: ignore[misc]
         yield lambda rows=rows: batch_hard(device, rows, torch.float32)  # type: ignore[misc]
     for hub in (False, True):
-        yield lambda hub=hub: batch_hard(device, 128 if tiny else 1 << 20, half, hub)  # type: ignore[misc]
+        yield lambda hub=hub: batch_hard(device, 40 if tiny else 1 << 20, half, hub)  # type: ignore[misc]
     for backward in (False, True):
         yield lambda backward=backward: koch_all_pairs(device, 64 if tiny else 8192, backward)  # type: ignore[misc]
+    yield lambda: koch_hidden(device, 6 if tiny else 2048, 16 if tiny else 128)
+    for rows in (64,) if tiny else (4096, 32768):
+        yield lambda rows=rows: all_pairs_loss(device, rows)  # type: ignore[misc]
     yield lambda: koch_pairs(device, 64 if tiny else 1 << 20)
     for k in (1, 10):
-        yield lambda k=k: nearest(device, 32 if tiny else 10_000, 300 if tiny else 10_000_000, k, half)  # type: ignore[misc]
+        yield lambda k=k: nearest(device, 6 if tiny else 10_000, 140 if tiny else 10_000_000, k, half)  # type: ignore[misc]
 
 
 def limits(clock: Clock, tiny: bool) -> dict[str, float]:
@@ -245,14 +304,14 @@ def limits(clock: Clock, tiny: bool) -> dict[str, float]:
     source = torch.randn(1 << (12 if tiny else 28), device=device)
     target = torch.empty_like(source)
     found["copied bytes/s"] = 2 * source.nbytes / clock.measure(lambda: target.copy_(source))["seconds"]
-    if clock.cuda:
-        gpu_rate = importlib.import_module("gpu_rate")
-        found["fp32 instructions/s"] = gpu_rate.instructions() / clock.measure(gpu_rate.run)["seconds"]
+    gpu_rate = importlib.import_module("gpu_rate")
+    spent = clock.measure(lambda: gpu_rate.run(device))["seconds"]
+    found["fp32 instructions/s"] = gpu_rate.instructions(device) / spent
     return found
 
 
 def time_all(device: str, tiny: bool) -> dict[str, Any]:
-    clock = Clock(device, 3 if tiny else 15)
+    clock = Clock(device, 1 if tiny else 15)
     found: dict[str, Any] = {"limits": limits(clock, tiny), "works": []}
     for make in works(device, tiny):
         work = make()

@@ -81,8 +81,12 @@ __device__ __forceinline__ void write_gradients(const PairArguments& p, int64_t 
   }
 }
 
+// Blocks a multiprocessor holds: the gradients of rows of halves read element by element need more than 64 registers a thread.
 template <PairMode kMode, bool kAligned, class S>
-__global__ void __launch_bounds__(kThreads, 4) pair_kernel(PairArguments p) {
+constexpr int kBlocks = !kAligned && kVector<S> > 4 && (kMode == PairMode::kBackward || kMode == PairMode::kCrossEntropyGradient) ? 2 : 4;
+
+template <PairMode kMode, bool kAligned, class S>
+__global__ void __launch_bounds__(kThreads, kBlocks<kMode, kAligned, S>) pair_kernel(PairArguments p) {
   __shared__ float residual[kPairs], losses[kPairs];
   constexpr bool kEntropy = kMode == PairMode::kCrossEntropy || kMode == PairMode::kCrossEntropyGradient;
   const int64_t first = int64_t(blockIdx.x) * kPairs;

@@ -30,7 +30,8 @@ def nearest_support(
     Args:
         q: queries [Q, D].
         s: supports [S, D], or what `prepare_support` returned.
-        k: how many; where fewer than k supports are comparable the score is -inf and the index -1.
+        k: how many; where fewer than k supports are comparable the score is -inf and the index -1. On CUDA
+            devices the kernel keeps up to 64, more come from plain torch.
         metric: "euclidean" (default), "sqeuclidean", "cosine", "dot" or "manhattan"; a prepared set brings
             its own.
         weight, bias: with `weight` [D] the score is the Koch logit bias + sum w |q - s| instead.
