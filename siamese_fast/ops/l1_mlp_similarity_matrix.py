@@ -21,6 +21,7 @@ from siamese_fast.ops import _checks as check
 from siamese_fast.ops._define import Grads, define, differentiable
 from siamese_fast.ops._metrics import row_blocks
 
+PIECE = 512
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
@@ -65,16 +66,26 @@ def _formula(
     q: Tensor, s: Tensor, hidden_weight: Tensor, hidden_bias: Tensor, weight: Tensor, bias: Tensor
 ) -> Tensor:
     difference = q.to(weight.dtype)[:, None, :] - s.to(weight.dtype)[None, :, :]
-    return (difference.abs() @ hidden_weight.T + hidden_bias).relu() @ weight + bias
+    features = (difference.abs() @ hidden_weight.T + hidden_bias).relu()
+    return (features * weight).sum(2) + bias
 
 
 def _reference(
     q: Tensor, s: Tensor, hidden_weight: Tensor, hidden_bias: Tensor, weight: Tensor, bias: Tensor
 ) -> Tensor:
     out = weight.new_empty(q.shape[0], s.shape[0])
-    for rows in row_blocks(q.shape[0], s.shape[0] * max(hidden_weight.shape)):
-        out[rows] = _formula(q[rows], s, hidden_weight, hidden_bias, weight, bias)
+    with torch.autocast(q.device.type, enabled=False):
+        for rows in row_blocks(q.shape[0], s.shape[0] * max(hidden_weight.shape)):
+            out[rows] = _formula(q[rows], s, hidden_weight, hidden_bias, weight, bias)
     return out
+
+
+def _sum_of_products(x: Tensor, y: Tensor) -> Tensor:
+    """x^T y of [n, H] and [n, D] in pieces of fixed length: a long product is cut by the number of threads."""
+    total = x.new_zeros(x.shape[1], y.shape[1])
+    for left, right in zip(x.split(PIECE), y.split(PIECE), strict=True):
+        total += left.T @ right
+    return total
 
 
 def _backward(
@@ -83,17 +94,18 @@ def _backward(
     queries, supports = q.to(weight.dtype), s.to(weight.dtype)
     grad_q, grad_s = torch.zeros_like(queries), torch.zeros_like(supports)
     grad_hidden, grad_shift, grad_weight = (torch.zeros_like(t) for t in (hidden_weight, hidden_bias, weight))
-    for rows in row_blocks(q.shape[0], s.shape[0] * max(hidden_weight.shape)):
-        difference = queries[rows, None, :] - supports[None, :, :]
-        features = (difference.abs() @ hidden_weight.T + hidden_bias).relu()
-        upstream = grad[rows, :, None]
-        slope = torch.where(features <= 0, 0.0, upstream * weight)
-        signed = (slope @ hidden_weight) * difference.sign()
-        grad_q[rows] = signed.sum(1)
-        grad_s -= signed.sum(0)
-        grad_hidden += slope.flatten(0, 1).T @ difference.abs_().flatten(0, 1)
-        grad_shift += slope.sum((0, 1))
-        grad_weight += (upstream * features).sum((0, 1))
+    with torch.autocast(q.device.type, enabled=False):
+        for rows in row_blocks(q.shape[0], s.shape[0] * max(hidden_weight.shape)):
+            difference = queries[rows, None, :] - supports[None, :, :]
+            features = (difference.abs() @ hidden_weight.T + hidden_bias).relu()
+            upstream = grad[rows, :, None]
+            slope = torch.where(features <= 0, 0.0, upstream * weight)
+            signed = (slope @ hidden_weight) * difference.sign()
+            grad_q[rows] = signed.sum(1)
+            grad_s -= signed.sum(0)
+            grad_hidden += _sum_of_products(slope.flatten(0, 1), difference.abs_().flatten(0, 1))
+            grad_shift += slope.sum((0, 1))
+            grad_weight += (upstream * features).sum((0, 1))
     return grad_q.to(q.dtype), grad_s.to(s.dtype), grad_hidden, grad_shift, grad_weight, grad.sum()
 
 
