@@ -81,7 +81,7 @@ def _reference(
 
 
 def _sum_of_products(x: Tensor, y: Tensor) -> Tensor:
-    """x^T y of [n, H] and [n, D] in pieces of fixed length: a long product is cut by the number of threads."""
+    """x^T y of [n, H] and [n, D] in pieces of fixed length: a long product is cut by the thread count."""
     total = x.new_zeros(x.shape[1], y.shape[1])
     for left, right in zip(x.split(PIECE), y.split(PIECE), strict=True):
         total += left.T @ right
