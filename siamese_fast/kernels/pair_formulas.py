@@ -130,7 +130,7 @@ def join(f0, f1, f2, f3, g0, g1, g2, g3, FORMULA: tl.constexpr):
 
 @triton.jit
 def completed(f0, f1, f2, f3, positives, negatives, a, b, FORMULA: tl.constexpr):
-    """Statistics 0 to 3 as `Formula.slopes` takes them, the two losses and the two counts."""
+    """The statistics as `Formula.slopes` takes them, up to four, the two losses and the two counts."""
     zero = 0.0 * positives
     some = positives > 0
     if FORMULA == SUPCON:
@@ -144,7 +144,7 @@ def completed(f0, f1, f2, f3, positives, negatives, a, b, FORMULA: tl.constexpr)
         pull = tl.where(some, softplus(log_of(f0, f1)), 0.0)
         push = tl.where(negatives > 0, softplus(log_of(f2, f3)), 0.0)
         loss = pull / a + push / b
-        return pull, zero, push, zero, loss, zero, (loss > 0).to(tl.float32), zero
+        return pull, zero, push, zero, loss, zero, zero + 1.0, zero
     if FORMULA == CIRCLE:
         valid = some & (negatives > 0)
         pull, push = log_of(f0, f1), log_of(f2, f3)

@@ -4,8 +4,8 @@ Rows are sorted by label, so that the positives of a block of rows are a range o
 second sweep meets. The columns are cut into strips by their number alone, at most 16, and the strips' numbers
 joined in order: a row's loss does not depend on how many rows stand beside it.
 
-Memory: the rows in order, by rows and by columns, and 16 bytes a row and strip. float64, which has no such
-units here, is served by the reference.
+Memory: the rows in order, by rows and by columns, and 16 bytes a row and strip. What `served`
+refuses is left to the reference.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from siamese_fast.kernels.pair_formulas import (
     sweeps,
     visit,
 )
-from siamese_fast.kernels.pair_tile import pair_tile, pairs_of
+from siamese_fast.kernels.pair_tile import pair_tile, pairs_of, served
 from siamese_fast.kernels.tile import from_bits
 from siamese_fast.ops._define import REFERENCES
 from siamese_fast.ops.pair_loss import FORMULAS
@@ -141,9 +141,8 @@ def _close(
     tl.store(p_statistics + row, s0, mask=m)
     tl.store(p_statistics + rows + row, s1, mask=m)
     tl.store(p_statistics + 2 * rows + row, s2, mask=m)
-    tl.store(p_statistics + 3 * rows + row, s3, mask=m)
-    if FIELDS > 4:
-        tl.store(p_statistics + 4 * rows + row, loss, mask=m)
+    if FIELDS > 3:
+        tl.store(p_statistics + 3 * rows + row, s3, mask=m)
     tl.store(p_loss + row * COMPONENTS, loss, mask=m)
     tl.store(p_count + row * COMPONENTS, count, mask=m)
     if COMPONENTS > 1:
@@ -161,12 +160,13 @@ def pair_loss(
     formula: str,
     metric: str,
     parameters: list[float],
+    ignore_label: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if x.dtype != torch.float32:
-        served: tuple[Tensor, Tensor, Tensor] = REFERENCES["pair_loss"](
-            x, labels, ref, ref_labels, self_index, formula, metric, parameters
+    if not served(x, labels, ignore_label):
+        by_torch: tuple[Tensor, Tensor, Tensor] = REFERENCES["pair_loss"](
+            x, labels, ref, ref_labels, self_index, formula, metric, parameters, ignore_label
         )
-        return served
+        return by_torch
     pairs, found = pairs_of(x, labels, ref, ref_labels, self_index), FORMULAS[formula]
     left, right, rows, columns = pairs.x, pairs.y, x.shape[0], pairs.y.rows.shape[0]
     losses, statistics = x.new_empty(rows, found.components), x.new_empty(found.fields, rows)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from siamese_fast.kernels._launch import METRIC, bits, checked, config, interpreting, launch, on_device
 from siamese_fast.kernels.pair_formulas import FORMULA, parameters_of, slope
-from siamese_fast.kernels.pair_tile import Pairs, Side, pair_tile, pairs_of
+from siamese_fast.kernels.pair_tile import Pairs, Side, pair_tile, pairs_of, served
 from siamese_fast.kernels.tile import EUCLIDEAN, SQEUCLIDEAN, from_bits, load_rows
 from siamese_fast.ops._define import REFERENCES
 from siamese_fast.ops.pair_loss import FORMULAS
@@ -26,13 +26,14 @@ FOLDED = tl.constexpr(1024)
 
 
 @triton.jit
-def _kept(p_statistics, p_grad, p_order, o, rows, COMPONENTS: tl.constexpr):
+def _kept(p_statistics, p_grad, p_order, o, rows, FIELDS: tl.constexpr, COMPONENTS: tl.constexpr):
     """Statistics 0 to 3 and the gradients of the components of rows o."""
     m = o < rows
     row = tl.load(p_order + o, mask=m, other=0)
     p = p_statistics + row
     f0, f1 = tl.load(p, mask=m, other=0.0), tl.load(p + rows, mask=m, other=0.0)
-    f2, f3 = tl.load(p + 2 * rows, mask=m, other=0.0), tl.load(p + 3 * rows, mask=m, other=0.0)
+    f2 = tl.load(p + 2 * rows, mask=m, other=0.0)
+    f3 = tl.load(p + 3 * rows, mask=m, other=0.0) if FIELDS > 3 else f2
     g0 = tl.load(p_grad + row * COMPONENTS, mask=m, other=0.0)
     g1 = tl.load(p_grad + row * COMPONENTS + COMPONENTS - 1, mask=m, other=0.0)
     return f0, f1, f2, f3, g0, g1
@@ -65,6 +66,7 @@ def _pass(
     c,
     FORMULA: tl.constexpr,
     METRIC: tl.constexpr,
+    FIELDS: tl.constexpr,
     COMPONENTS: tl.constexpr,
     OF_ROWS: tl.constexpr,
     OF_COLUMNS: tl.constexpr,
@@ -79,7 +81,7 @@ def _pass(
     o_d = tl.program_id(1) * BD + tl.arange(0, BD)
     a, b, c = from_bits(a, tl.float32), from_bits(b, tl.float32), from_bits(c, tl.float32)
     if OF_ROWS:
-        f0, f1, f2, f3, g0, g1 = _kept(p_statistics, p_grad, p_x_order, o_x, rows, COMPONENTS)
+        f0, f1, f2, f3, g0, g1 = _kept(p_statistics, p_grad, p_x_order, o_x, rows, FIELDS, COMPONENTS)
     total = tl.zeros([BM, BD], tl.float32)
     weight = tl.zeros([BM], tl.float32)
     for start in range(0, columns, FOLDED):
@@ -97,7 +99,9 @@ def _pass(
                     g0[:, None], g1[:, None], a, b, c, FORMULA,
                 )  # fmt: skip
             if OF_COLUMNS:
-                e0, e1, e2, e3, h0, h1 = _kept(p_statistics, p_grad, p_y_order, o_y, columns, COMPONENTS)
+                e0, e1, e2, e3, h0, h1 = _kept(
+                    p_statistics, p_grad, p_y_order, o_y, columns, FIELDS, COMPONENTS
+                )
                 kappa += slope(
                     score, positive, negative, e0[None, :], e1[None, :], e2[None, :], e3[None, :],
                     h0[None, :], h1[None, :], a, b, c, FORMULA,
@@ -170,12 +174,23 @@ def pair_loss_backward(
     formula: str,
     metric: str,
     parameters: list[float],
+    ignore_label: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    if x.dtype != torch.float32:
-        served: tuple[Tensor, Tensor] = REFERENCES["pair_loss_backward"](
-            grad, x, labels, ref, ref_labels, self_index, statistics, formula, metric, parameters
+    if not served(x, labels, ignore_label):
+        by_torch: tuple[Tensor, Tensor] = REFERENCES["pair_loss_backward"](
+            grad,
+            x,
+            labels,
+            ref,
+            ref_labels,
+            self_index,
+            statistics,
+            formula,
+            metric,
+            parameters,
+            ignore_label,
         )
-        return served
+        return by_torch
     pairs: Pairs = pairs_of(x, labels, ref, ref_labels, self_index)
     found = FORMULAS[formula]
     kept = (
@@ -183,7 +198,8 @@ def pair_loss_backward(
         checked("grad", grad, x.dtype, (x.shape[0], found.components), x),
     )
     a, b, c = map(bits, parameters_of(formula, parameters))
-    constants = {"FORMULA": FORMULA[formula], "METRIC": METRIC[metric], "COMPONENTS": found.components}
+    constants = {"FORMULA": FORMULA[formula], "METRIC": METRIC[metric]}
+    constants |= {"FIELDS": found.fields, "COMPONENTS": found.components}
     own, numbers = pairs.own, pairs.numbers
     if ref is None:
         both = _gradient(pairs.x, pairs.y, (own, numbers), kept, (a, b, c), (True, True), constants)
