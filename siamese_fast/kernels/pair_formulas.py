@@ -130,7 +130,7 @@ def join(f0, f1, f2, f3, g0, g1, g2, g3, FORMULA: tl.constexpr):
 
 @triton.jit
 def completed(f0, f1, f2, f3, positives, negatives, a, b, FORMULA: tl.constexpr):
-    """Statistics 0 to 3 as `Formula.slopes` takes them, the two losses and the two counts."""
+    """The statistics as `Formula.slopes` takes them, up to four, the two losses and the two counts."""
     zero = 0.0 * positives
     some = positives > 0
     if FORMULA == SUPCON:

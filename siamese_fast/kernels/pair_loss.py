@@ -4,8 +4,8 @@ Rows are sorted by label, so that the positives of a block of rows are a range o
 second sweep meets. The columns are cut into strips by their number alone, at most 16, and the strips' numbers
 joined in order: a row's loss does not depend on how many rows stand beside it.
 
-Memory: the rows in order, by rows and by columns, and 16 bytes a row and strip. The reference serves float64,
-which has no such units here, and pairs that are not told apart by one label a row.
+Memory: the rows in order, by rows and by columns, and 16 bytes a row and strip. What `served`
+refuses is left to the reference.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from siamese_fast.kernels.pair_formulas import (
     sweeps,
     visit,
 )
-from siamese_fast.kernels.pair_tile import pair_tile, pairs_of
+from siamese_fast.kernels.pair_tile import pair_tile, pairs_of, served
 from siamese_fast.kernels.tile import from_bits
 from siamese_fast.ops._define import REFERENCES
 from siamese_fast.ops.pair_loss import FORMULAS
@@ -150,11 +150,6 @@ def _close(
         tl.store(p_count + row * COMPONENTS + 1, count2, mask=m)
 
 
-def serves(x: Tensor, labels: Tensor, ignore_label: int | None) -> bool:
-    """Whether pairs are told apart by one label a row, which is what sorted rows can do."""
-    return x.dtype == torch.float32 and labels.dim() == 1 and ignore_label is None
-
-
 @on_device
 def pair_loss(
     x: Tensor,
@@ -167,11 +162,11 @@ def pair_loss(
     parameters: list[float],
     ignore_label: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if not serves(x, labels, ignore_label):
-        served: tuple[Tensor, Tensor, Tensor] = REFERENCES["pair_loss"](
+    if not served(x, labels, ignore_label):
+        by_torch: tuple[Tensor, Tensor, Tensor] = REFERENCES["pair_loss"](
             x, labels, ref, ref_labels, self_index, formula, metric, parameters, ignore_label
         )
-        return served
+        return by_torch
     pairs, found = pairs_of(x, labels, ref, ref_labels, self_index), FORMULAS[formula]
     left, right, rows, columns = pairs.x, pairs.y, x.shape[0], pairs.y.rows.shape[0]
     losses, statistics = x.new_empty(rows, found.components), x.new_empty(found.fields, rows)

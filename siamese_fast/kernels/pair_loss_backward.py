@@ -17,8 +17,7 @@ from torch import Tensor
 
 from siamese_fast.kernels._launch import METRIC, bits, checked, config, interpreting, launch, on_device
 from siamese_fast.kernels.pair_formulas import FORMULA, parameters_of, slope
-from siamese_fast.kernels.pair_loss import serves
-from siamese_fast.kernels.pair_tile import Pairs, Side, pair_tile, pairs_of
+from siamese_fast.kernels.pair_tile import Pairs, Side, pair_tile, pairs_of, served
 from siamese_fast.kernels.tile import EUCLIDEAN, SQEUCLIDEAN, from_bits, load_rows
 from siamese_fast.ops._define import REFERENCES
 from siamese_fast.ops.pair_loss import FORMULAS
@@ -28,12 +27,13 @@ FOLDED = tl.constexpr(1024)
 
 @triton.jit
 def _kept(p_statistics, p_grad, p_order, o, rows, FIELDS: tl.constexpr, COMPONENTS: tl.constexpr):
-    """Statistics 0 to 2, the last, and the gradients of the components of rows o."""
+    """Statistics 0 to 3 and the gradients of the components of rows o."""
     m = o < rows
     row = tl.load(p_order + o, mask=m, other=0)
     p = p_statistics + row
     f0, f1 = tl.load(p, mask=m, other=0.0), tl.load(p + rows, mask=m, other=0.0)
-    f2, f3 = tl.load(p + 2 * rows, mask=m, other=0.0), tl.load(p + (FIELDS - 1) * rows, mask=m, other=0.0)
+    f2 = tl.load(p + 2 * rows, mask=m, other=0.0)
+    f3 = tl.load(p + 3 * rows, mask=m, other=0.0) if FIELDS > 3 else f2
     g0 = tl.load(p_grad + row * COMPONENTS, mask=m, other=0.0)
     g1 = tl.load(p_grad + row * COMPONENTS + COMPONENTS - 1, mask=m, other=0.0)
     return f0, f1, f2, f3, g0, g1
@@ -176,12 +176,21 @@ def pair_loss_backward(
     parameters: list[float],
     ignore_label: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    if not serves(x, labels, ignore_label):
-        given = (grad, x, labels, ref, ref_labels, self_index, statistics)
-        served: tuple[Tensor, Tensor] = REFERENCES["pair_loss_backward"](
-            *given, formula, metric, parameters, ignore_label
+    if not served(x, labels, ignore_label):
+        by_torch: tuple[Tensor, Tensor] = REFERENCES["pair_loss_backward"](
+            grad,
+            x,
+            labels,
+            ref,
+            ref_labels,
+            self_index,
+            statistics,
+            formula,
+            metric,
+            parameters,
+            ignore_label,
         )
-        return served
+        return by_torch
     pairs: Pairs = pairs_of(x, labels, ref, ref_labels, self_index)
     found = FORMULAS[formula]
     kept = (

@@ -86,6 +86,14 @@ def pair_tile(
     return score, positive, negative
 
 
+def served(x: Tensor, labels: Tensor, ignore_label: int | None) -> bool:
+    """Whether kernels take the pairs: float32 rows (float64 has no tensor cores here) of one label each.
+
+    Several labels a row, a matrix of pairs and labels to ignore are left to the reference.
+    """
+    return x.dtype == torch.float32 and labels.dim() == 1 and ignore_label is None
+
+
 @dataclass(frozen=True)
 class Side:
     """One side's rows in the order of their labels.
